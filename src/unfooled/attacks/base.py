@@ -1,0 +1,166 @@
+"""What an attack is, and how attacks compose into plans.
+
+An attack is a frozen dataclass of options with two methods: `init(q, x)` makes a state and no pass; `step(q, s)` takes
+one look at each row. The engine counts the steps, tests every point that was looked at, and ends rows; an attack knows
+nothing of devices, batches, budgets, progress or files.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ..errors import must_be
+from ..oracle import Access
+from ..threats import L0, L1, L2, Linf, Threat
+
+ANY_NORM: tuple[type[Threat], ...] = (Linf, L2, L1, L0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """One row per trial in every field. Subclass it for what an attack must remember.
+
+    x:     (B, *shape) the point that the next look is at, and the result if no look comes any more.
+    k:     (B,) int64 the number of looks taken; kept by the engine.
+    done:  (B,) bool, or None: rows that want no more steps.
+    """
+
+    x: Tensor
+    k: Tensor = field(default=None)  # type: ignore[assignment]  # the engine sets it before the first step
+    done: Tensor | None = None
+
+
+class Plan(ABC):
+    """What to run on each example: stages of trials, in order."""
+
+    @abstractmethod
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages; a stage's trials run on the examples that all stages before it left unfooled."""
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """The text that `unfooled.attacks.parse` reads back."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`restarts` × `targets` trials of one attack on each example, numbered target first within a restart.
+
+    targets:  0: no aim; k: the trials aim at the k classes that `order` puts first.
+    order:    "logits": the wrong classes by falling clean logit.
+    """
+
+    attack: Attack
+    restarts: int = 1
+    targets: int = 0
+    order: str = "logits"
+
+    @property
+    def trials(self) -> int:
+        """How many trials each example has."""
+        return self.restarts * max(1, self.targets)
+
+
+class Attack(Plan):
+    """An attack; as a plan, one trial of itself.
+
+    name:     its name in text.
+    access:   what it asks of the model.
+    norms:    the threats it works for.
+    steps:    looks per trial (a field or a class variable).
+    minimal:  whether it looks for the smallest change: then it sees the threat with an infinite radius.
+    """
+
+    name: ClassVar[str]
+    access: ClassVar[Access]
+    norms: ClassVar[tuple[type[Threat], ...]]
+    minimal: ClassVar[bool] = False
+    steps: int
+
+    @abstractmethod
+    def init(self, q: Any, x: Tensor) -> State:
+        """The state to start rows from; `x` (B, *shape) are their images. Makes no pass."""
+
+    @abstractmethod
+    def step(self, q: Any, s: Any) -> State:
+        """One look at each row, and the state after it."""
+
+    def stages(self) -> tuple[Stage, ...]:
+        """One trial of itself."""
+        return (Stage(self),)
+
+    def __str__(self) -> str:
+        from .. import text
+
+        return text.write(self.name, self)
+
+
+def check_count(owner: str, name: str, got: object) -> None:
+    """Raise unless `got` is a whole number of at least 1."""
+    if isinstance(got, bool) or not isinstance(got, int) or got < 1:
+        raise must_be(owner, name, "an int of at least 1", got)
+
+
+@dataclass(frozen=True)
+class Restarts(Plan):
+    """A plan again and again, each time with other random numbers; a success ends the later ones."""
+
+    plan: Plan
+    count: int = 5
+
+    def __post_init__(self) -> None:
+        check_count("Restarts", "count", self.count)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The plan's stages with `count` times their restarts."""
+        return tuple(replace(s, restarts=s.restarts * self.count) for s in self.plan.stages())
+
+    def __str__(self) -> str:
+        return f"restarts:count={self.count}({self.plan})"
+
+
+@dataclass(frozen=True)
+class Targeted(Plan):
+    """A plan once for each of the `k` most promising wrong classes; any wrong answer still counts as fooled.
+
+    Gowal et al. 2019, arXiv:1910.09338 (MultiTargeted).
+    """
+
+    plan: Plan
+    k: int = 9
+    order: str = "logits"
+
+    def __post_init__(self) -> None:
+        check_count("Targeted", "k", self.k)
+        if self.order != "logits":
+            raise must_be("Targeted", "order", "'logits'", self.order)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The plan's stages with `k` targets each."""
+        return tuple(replace(s, targets=self.k, order=self.order) for s in self.plan.stages())
+
+    def __str__(self) -> str:
+        return f"targeted:k={self.k},order={self.order}({self.plan})"
+
+
+@dataclass(frozen=True, init=False)
+class Cascade(Plan):
+    """Plans one after the other, each only on the examples that those before it did not fool."""
+
+    plans: tuple[Plan, ...]
+
+    def __init__(self, *plans: Plan) -> None:
+        if not plans:
+            raise must_be("Cascade", "plans", "at least one plan", plans)
+        object.__setattr__(self, "plans", plans)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages, in order."""
+        return tuple(stage for plan in self.plans for stage in plan.stages())
+
+    def __str__(self) -> str:
+        return f"cascade({';'.join(map(str, self.plans))})"

@@ -1,0 +1,105 @@
+"""What the user has, as images and labels: named data sets, image folders, ``.npz`` files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from unfooled import errors
+from unfooled.data.base import Dataset
+from unfooled.data.catalog import NamedSet
+from unfooled.data.download import Progress, cache_folder
+from unfooled.data.folder import load_folder
+from unfooled.data.named import load_named, sets
+from unfooled.data.npz import read_npz
+from unfooled.data.sizes import Size, check_size, fit_batch
+from unfooled.data.spec import Spec, as_path, parse
+
+__all__ = ["Dataset", "NamedSet", "Progress", "Size", "cache_folder", "cases", "load", "names"]
+
+
+def load(
+    spec: str | Path,
+    *,
+    root: Path | None = None,
+    download: bool = True,
+    resize: Size | None = None,
+    crop: Size | None = None,
+    classes: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Load what a spec names: ``NAME[:split][range]``.
+
+    ``mnist``, ``mnist:train[0:1000]``, ``cifar10:test:0-1000``, ``photos/``, ``photos:val[0:50]``,
+    ``images.npz``, ``images.npz:train``. A range is half-open. The default split is ``test``.
+
+    Args:
+        spec: the name of a data set (`names`), or the path of an image folder or an ``.npz`` file.
+        root: where named sets are sought first, instead of in ``UNFOOLED_DATA``.
+        download: whether a named set may be fetched into the cache (`cache_folder`) when no place has it.
+        resize: the shorter side, or (height, width) exactly; bilinear with antialias.
+        crop: a centre crop, after resizing.
+        classes: for image folders, the model's index for each class folder.
+        progress: called as ``progress(file, bytes, bytes_in_all)`` while downloading.
+
+    Raises:
+        UnknownName: no data set and no path has this name.
+        MissingData: a named set is nowhere to be had, or a path does not exist.
+        DataError: a file is damaged or not what is needed; names it.
+        ParameterError: the range, the split or an option is not what it must be.
+    """
+    check_size("resize", resize)
+    check_size("crop", crop)
+    wanted = parse(str(spec))
+    path = as_path(wanted.name)
+    known = {_plain(name): case for name, case in sets().items()}
+    case = known.get(_plain(wanted.name))
+    if case is None and path.is_dir():
+        return load_folder(wanted, resize, crop, classes)
+    if classes is not None:
+        raise errors.must_be("load", "classes", "left out unless the data are an image folder", classes)
+    if case is not None:
+        whole = load_named(case, wanted.split or "test", root, download, progress)
+    else:
+        whole = _from_file(wanted, path)
+    part = _part(whole, wanted)
+    return replace(part, images=fit_batch(part.images, resize, crop, part.name))
+
+
+def cases() -> tuple[NamedSet, ...]:
+    """The named data sets: `name`, `about` (one line), `counts` by split, `images` in all, `terms`."""
+    return tuple(sets().values())
+
+
+def names() -> tuple[str, ...]:
+    """The names of the named data sets."""
+    return tuple(sets())
+
+
+def _plain(name: str) -> str:
+    """CIFAR-10, cifar_10 and cifar10 are one name; a text with a slash or dot is a path and never matches."""
+    return re.sub(r"[-_ ]", "", name.lower())
+
+
+def _from_file(wanted: Spec, path: Path) -> Dataset:
+    if not path.exists():
+        if path.suffix.lower() == ".npz" or re.search(r"[/\\]", wanted.name):
+            raise errors.MissingData(f"There is no file or folder {wanted.name!r}.")
+        raise errors.unknown("data set", wanted.name, names())
+    if path.suffix.lower() != ".npz":
+        raise errors.DataError(
+            f"{wanted.name} is neither an image folder nor an .npz file (arrays images and labels)."
+        )
+    arrays = read_npz(path, wanted.split)
+    name = f"{wanted.name}:{arrays.split}" if arrays.split else wanted.name
+    return Dataset(arrays.images, arrays.labels, arrays.classes, name, f"file {path}")
+
+
+def _part(whole: Dataset, wanted: Spec) -> Dataset:
+    """The range; its own copy, so that the rest of the set is let go."""
+    part = whole[wanted.rows(len(whole), whole.name)]
+    if part is whole:
+        return whole
+    return replace(part, images=part.images.clone(), labels=part.labels.clone())

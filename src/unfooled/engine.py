@@ -1,0 +1,259 @@
+"""The verb: `attack`, and `perturb`, its bare loop for training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import attacks, rng
+from .attacks.base import Attack, Plan, Stage
+from .errors import DataError, ParameterError, must_be
+from .goals import Goal
+from .inputs import Notes, check_classes, checked_images, checked_labels
+from .models.classifier import Classifier, Model, untouched
+from .models.layout import Compute, channels_last_twin, worth_a_twin
+from .oracle import QUERIES, Access, Oracle
+from .pool import Ledger, Pool, Work, screen, starts_at_image
+from .threats import Threat
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an attack did, one row per image.
+
+    adversarial:    (N, *shape) the adversarial image; the attack's last point where it did not fool; the image itself
+                    where the model was wrong on it.
+    success:        (N,) right on the image, wrong on `adversarial`, which lies in the threat's set: confirmed.
+    distance:       (N,) float64 size of the change: 0 where the model was wrong on the image, inf where not fooled, so
+                    that `(distance > eps).mean()` is robust accuracy.
+    clean_correct:  (N,) right on the image.
+    forward, backward:  (N,) int64 passes spent on each image.
+    notes:          what was converted or is doubtful.
+    """
+
+    adversarial: Tensor
+    success: Tensor
+    distance: Tensor
+    clean_correct: Tensor
+    forward: Tensor
+    backward: Tensor
+    threat: Threat
+    method: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def clean_accuracy(self) -> float:
+        """The share of images that the model gets right."""
+        return float(self.clean_correct.double().mean())
+
+    @property
+    def robust_accuracy(self) -> float:
+        """The share of images that the model gets right and that were not fooled: an upper bound of the truth."""
+        return float((self.clean_correct & ~self.success).double().mean())
+
+
+def attack(
+    model: Model,
+    images: Any,
+    labels: Any,
+    threat: Threat | str,
+    method: Plan | str,
+    *,
+    targets: Any = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    early_stop: bool = True,
+    draws: int = 1,
+    budget: int | None = None,
+    surrogate: Model | None = None,
+    compute: Compute | None = None,
+    ids: Any = None,
+) -> Result:
+    """Attack a model on images; see `Result` for what comes back.
+
+    model:       an nn.Module or a callable from images to logits (N, classes); it is left as it was found.
+    images:      (N, *shape) floats inside the threat's bounds.
+    labels:      (N,) the true classes.
+    threat:      the set the adversary may use, e.g. `Linf(8/255)` or "linf:8/255".
+    method:      an attack or a plan, e.g. `PGD(steps=40, step_size=0.1)` or "pgd:steps=40,step_size=0.1".
+    targets:     (N,) classes that the model shall answer; None: any wrong one.
+    seed:        of all random numbers; batch size and order do not matter.
+    batch_size:  rows in work at a time; None: by the size of an image.
+    early_stop:  end an image at its first success; else every step is taken.
+    draws:       forward passes to average a gradient over, for a random model (EOT, Athalye et al. 2018).
+    budget:      passes (forward and backward) per image at most; shared out over the trials before the start.
+    surrogate:   take gradients from this model; the verdict stays with `model`.
+    compute:     how the passes are computed; see `Compute`.
+    ids:         (N,) integers that the random numbers belong to; None: a hash of each image and label.
+
+    Raises `DataError`, `ModelError` (also on non-finite logits) or `ParameterError`.
+    """
+    threat = Threat.parse(threat) if isinstance(threat, str) else threat
+    plan = attacks.parse(method) if isinstance(method, str) else method
+    _check_options(threat, plan, seed=seed, batch_size=batch_size, draws=draws, budget=budget)
+    notes = Notes()
+    victim = Classifier(model)
+    x = checked_images(images, threat, victim.dtype, notes)
+    y = checked_labels(labels, len(x)).cpu()
+    t = None if targets is None else checked_labels(targets, len(x), "targets").cpu()
+    given_ids = None if ids is None else checked_labels(ids, len(x), "ids").cpu()
+    if t is not None and bool((t == y).any()):
+        raise DataError(f"The target of example {int((t == y).nonzero()[0])} is its own label; it must be another class.")
+    if t is not None and any(stage.targets for stage in plan.stages()):
+        raise ParameterError("'targets' were given for a plan that chooses its own (Targeted). Give one or the other.")
+    device = victim.device or x.device
+    batch = batch_size or default_batch(x[0].numel(), device)
+    ledger = Ledger(x, threat)
+    with torch.inference_mode(False), untouched(model, *([] if surrogate is None else [surrogate])):
+        stages = plan.stages()
+        helper = None if surrogate is None else Classifier(surrogate)
+        if helper is None and worth_a_twin(stages, len(x), early_stop):
+            helper = channels_last_twin(victim, x[:batch].to(device), compute or Compute())
+        oracle = Oracle(victim, helper, len(x), draws, first=lambda logits: _first_answer(logits, y, t, notes))
+        common = Work(stages[0].attack, threat, x, y, t, given_ids, seed, early_stop)
+        _run(deal(stages, budget, oracle), common, oracle, ledger, batch, device)
+    if ledger.outside:
+        notes.add(f"{ledger.outside} points of {plan} lay outside {threat} and were not counted: the attack is broken.")
+    return Result(
+        adversarial=ledger.adversarial,
+        success=ledger.fooled.to(x.device),
+        distance=torch.where(ledger.correct, ledger.distance, 0.0).to(x.device),
+        clean_correct=ledger.correct.to(x.device),
+        forward=oracle.forward.to(x.device),
+        backward=oracle.backward.to(x.device),
+        threat=threat,
+        method=str(plan),
+        notes=tuple(notes.texts),
+    )
+
+
+def _run(
+    stages: Sequence[Stage], common: Work, oracle: Oracle, ledger: Ledger, batch: int, device: torch.device
+) -> None:
+    """Screen the images, then run the stages, each on the examples that those before it did not fool.
+
+    An attack whose first look is at the image itself screens it in passing.
+    """
+    passing = oracle.faithful and oracle.draws == 1 and not any(stage.targets for stage in stages)
+    logits: Tensor | None = None
+    offset = 0
+    for at, stage in enumerate(stages):
+        work = replace(common, attack=stage.attack, trials=stage.trials, offset=offset)
+        with rng.forked(common.seed, at):
+            if at == 0 and not (passing and starts_at_image(work, oracle, device)):
+                logits = screen(work, oracle, ledger, batch, device)
+            if logits is not None and stage.targets:
+                work = replace(work, aims=_aims(logits, common.labels, stage.targets))
+                work = replace(work, trials=stage.restarts * work.aims.shape[1])  # type: ignore[union-attr]
+            Pool(replace(work, examples=ledger.open()), oracle, ledger, batch, device).run()
+        offset += work.trials
+
+
+def _aims(logits: Tensor, labels: Tensor, count: int) -> Tensor:
+    """The wrong classes by falling clean logit: (N, count), or fewer where there are no more."""
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return others.topk(min(count, logits.shape[1] - 1), dim=1).indices
+
+
+def deal(stages: Sequence[Stage], budget: int | None, oracle: Oracle) -> list[Stage]:
+    """Share a budget of passes per image out over the stages, in order, before the start.
+
+    One pass is kept for the clean image. A trial costs its looks and one confirming pass. The stage at which the
+    budget ends gets as many trials as can have a look, with equal steps; those after it get nothing.
+    """
+    if budget is None:
+        return list(stages)
+    left, dealt = budget - 1, []
+    for stage in stages:
+        gradient = stage.attack.access == Access.GRADIENT
+        look = (2 * oracle.draws if gradient else 1) + (not oracle.faithful)
+        if stage.trials * (stage.attack.steps * look + 1) <= left:
+            dealt.append(stage)
+            left -= stage.trials * (stage.attack.steps * look + 1)
+            continue
+        trials = min(stage.trials, left // (look + 1))
+        if trials:
+            steps = min(stage.attack.steps, (left // trials - 1) // look)
+            dealt.append(_shortened(stage, trials, steps))
+        break
+    if not dealt:
+        raise must_be("attack", "budget", f"at least {look + 2} passes per image for {stages[0].attack}", budget)
+    return dealt
+
+
+def _shortened(stage: Stage, trials: int, steps: int) -> Stage:
+    attack = stage.attack
+    if steps < attack.steps:
+        attack = replace(attack, steps=steps)
+    if stage.targets:
+        targets = min(stage.targets, trials)
+        return replace(stage, attack=attack, targets=targets, restarts=trials // targets)
+    return replace(stage, attack=attack, restarts=trials)
+
+
+def default_batch(size: int, device: torch.device) -> int:
+    """Rows in work at a time: what keeps a small CNN's activations near the cores, fewer for large images."""
+    most = 128 if device.type == "cpu" else 1024
+    return max(8, min(most, most * 4096 // size))
+
+
+def _first_answer(logits: Tensor, labels: Tensor, targets: Tensor | None, notes: Notes) -> None:
+    """Judge labels by the model's number of classes, and warn of probabilities."""
+    check_classes(labels, logits.shape[1])
+    if targets is not None:
+        check_classes(targets, logits.shape[1], "targets")
+    logits = logits.detach()
+    if logits.shape[1] > 1 and bool(((logits >= 0) & (logits <= 1)).all()):
+        if bool(((logits.sum(1) - 1).abs() < 1e-5).all()):
+            notes.add(
+                "The model returns probabilities, not logits: losses saturate on them and attacks look weaker than they "
+                "are. Return what goes into the softmax."
+            )
+
+
+def _check_options(threat: Threat, plan: Plan, **counts: Any) -> None:
+    if not isinstance(threat, Threat):
+        raise must_be("attack", "threat", "a Threat such as Linf(8/255)", threat)
+    if not isinstance(plan, Plan):
+        raise must_be("attack", "method", "an attack or a plan such as PGD(steps=40)", plan)
+    for stage in plan.stages():
+        if not isinstance(threat, stage.attack.norms):
+            norms = ", ".join(norm.__name__ for norm in stage.attack.norms)
+            raise ParameterError(f"{stage.attack.name} works for {norms}, not for {type(threat).__name__}.")
+        if threat.eps == torch.inf and not stage.attack.minimal:
+            raise ParameterError(f"{stage.attack.name} needs a finite eps; minimum-norm attacks take inf.")
+    for name, got in counts.items():
+        least = 0 if name == "seed" else 1
+        if got is not None and (isinstance(got, bool) or not isinstance(got, int) or got < least):
+            raise must_be("attack", name, f"an int of at least {least}", got)
+
+
+def perturb(
+    model: Model, images: Tensor, labels: Tensor, threat: Threat, method: Attack, *, seed: int = 0
+) -> Tensor:
+    """The bare loop of an attack, for training: its last points (N, *shape) after `method.steps` looks.
+
+    No row is filtered, tested or confirmed, and the model stays in the mode that it is in.
+    """
+    oracle = Oracle(Classifier(model), None, len(images))
+    everything = torch.arange(len(images), device=images.device)
+    query = QUERIES[method.access](
+        x=images,
+        goal=Goal(labels),
+        threat=threat,
+        ids=everything,
+        trial=torch.zeros_like(everything),
+        seed=seed,
+        oracle=oracle,
+        example=everything,
+        seen=lambda _: None,
+    )
+    state = replace(method.init(query, images), k=torch.zeros_like(everything))
+    for _ in range(method.steps):
+        state = method.step(query, state)
+        state = replace(state, k=state.k + 1)
+    return state.x.detach()

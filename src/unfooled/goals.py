@@ -1,0 +1,59 @@
+"""What counts as fooled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import must_be
+
+
+def rival(logits: Tensor, label: Tensor) -> Tensor:
+    """The largest logit of another class than the label: (N, C), (N,) to (N,)."""
+    return logits.scatter(1, label[:, None], -torch.inf).amax(1)
+
+
+def pick(logits: Tensor, index: Tensor) -> Tensor:
+    """One logit of each row: (N, C), (N,) to (N,)."""
+    return logits.gather(1, index[:, None]).squeeze(1)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One row per trial.
+
+    label:       (N,) the true classes.
+    target:      (N,) classes that the model must answer; None: any wrong class counts (untargeted).
+    aim:         (N,) classes that the losses pull towards, although any wrong class counts; None: no such class.
+    confidence:  the answer must lead every other class (untargeted: the true one) by this margin of logits.
+    """
+
+    label: Tensor
+    target: Tensor | None = None
+    aim: Tensor | None = None
+    confidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.confidence >= 0:
+            raise must_be("Goal", "confidence", "a float of at least 0", self.confidence)
+
+    @property
+    def toward(self) -> Tensor | None:
+        """The class that losses pull towards, if there is one."""
+        return self.aim if self.target is None else self.target
+
+    def rows(self, index: Tensor) -> Goal:
+        """The goal of some rows."""
+        target, aim = (None if t is None else t[index] for t in (self.target, self.aim))
+        return Goal(self.label[index], target, aim, self.confidence)
+
+    def fooled(self, logits: Tensor) -> Tensor:
+        """Which rows reach the goal: (N, C) to (N,) bools."""
+        answer = logits.argmax(1)
+        if self.target is None:
+            reached, margin = answer != self.label, rival(logits, self.label) - pick(logits, self.label)
+        else:
+            reached, margin = answer == self.target, pick(logits, self.target) - rival(logits, self.target)
+        return reached & (margin >= self.confidence) if self.confidence else reached

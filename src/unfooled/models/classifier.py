@@ -1,0 +1,124 @@
+"""A caller's model as the rest sees it: float images in, logits (N, C) out, and nothing of it changed afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+
+Model = Callable[[Tensor], Any]
+
+
+class Classifier:
+    """A model with its dtype and device, answering logits in float32 or its own wider dtype.
+
+    The model may return logits (N, C), one logit (N,) or (N, 1) of a binary classifier, or a tuple or mapping that
+    holds them (see `logits_of`).
+    """
+
+    def __init__(self, model: Model) -> None:
+        if not callable(model):
+            raise ModelError(
+                f"A model must be an nn.Module or a callable from images to logits. Got {type(model).__name__}."
+            )
+        self.model = model
+        self.module = model if isinstance(model, nn.Module) else None
+        first = next(
+            (t for t in (*self.module.parameters(), *self.module.buffers()) if t.is_floating_point())
+            if self.module is not None
+            else iter(()),
+            None,
+        )
+        self.dtype: torch.dtype | None = None if first is None else first.dtype
+        self.device: torch.device | None = None if first is None else first.device
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits (N, C) of images (N, *shape)."""
+        logits = logits_of(self.model(images.to(self.dtype) if self.dtype else images), len(images))
+        return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def logits_of(output: Any, rows: int) -> Tensor:
+    """The logits in a model's output, by rule.
+
+    A tensor is the logits; of a mapping (or a dataclass), the entry `logits`, else its only float tensor; of a tuple,
+    its first float tensor with a row per image. One logit z per image means two classes with logits (0, z). Use
+    `unfooled.models.Output` to name another one.
+    """
+    found = _find(output, rows)
+    if found.dim() == 1 or (found.dim() == 2 and found.shape[1] == 1):
+        found = torch.stack([torch.zeros_like(found.flatten()), found.flatten()], dim=1)
+    if found.dim() != 2 or len(found) != rows or not found.is_floating_point():
+        raise ModelError(
+            f"The model must return logits of shape ({rows}, classes) for {rows} images. "
+            f"It returned {found.dtype} of shape {tuple(found.shape)}."
+        )
+    return found
+
+
+def _find(output: Any, rows: int) -> Tensor:
+    if isinstance(output, Tensor):
+        return output
+    if dataclasses.is_dataclass(output) and not isinstance(output, Mapping):
+        output = {f.name: getattr(output, f.name) for f in dataclasses.fields(output)}
+    if isinstance(output, Mapping):
+        if isinstance(output.get("logits"), Tensor):
+            return output["logits"]  # type: ignore[no-any-return]
+        tensors = [v for v in output.values() if _fits(v, rows)]
+        if len(tensors) == 1:
+            return tensors[0]  # type: ignore[no-any-return]
+        raise ModelError(
+            f"The model returned a mapping with the entries {sorted(map(str, output))}, none of them named 'logits'. "
+            "Name the right one: unfooled.models.Output(model, 'name')."
+        )
+    if isinstance(output, Sequence):
+        for item in output:
+            if _fits(item, rows):
+                return item  # type: ignore[no-any-return]
+    raise ModelError(
+        f"The model must return a tensor of logits, or a tuple or mapping with one. It returned {type(output).__name__}."
+    )
+
+
+def _fits(item: Any, rows: int) -> bool:
+    return isinstance(item, Tensor) and item.is_floating_point() and item.dim() <= 2 and len(item) == rows
+
+
+@contextmanager
+def untouched(*models: Model) -> Iterator[None]:
+    """Run modules in eval mode with frozen parameters; restore modes, `requires_grad` and buffers afterwards."""
+    with ExitStack() as stack:
+        for model in models:
+            if isinstance(model, nn.Module):
+                stack.enter_context(_untouched(model))
+        yield
+
+
+@contextmanager
+def _untouched(module: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in module.modules()]
+    learning = [p for p in module.parameters() if p.requires_grad]
+    buffers = [(b, b.detach().clone(), b._version) for b in module.buffers()]
+    try:
+        if any(mode for _, mode in modes):
+            module.eval()
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+        for buffer, value, version in buffers:
+            if buffer._version != version:
+                with torch.no_grad():
+                    buffer.copy_(value)
+        if any(part.training != mode for part, mode in modes):
+            module.train(modes[0][1])
+            for part, mode in modes:
+                part.training = mode

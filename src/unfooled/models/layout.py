@@ -1,0 +1,95 @@
+"""A faster copy of a model's weights for gradients: channels-last, where a quick measurement says that it is faster."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ..errors import must_be
+from .classifier import Classifier, logits_of
+
+_LAYOUTS = ("auto", "same", "channels-last")
+_measured: dict[tuple[object, ...], bool] = {}  # so that two runs in a process choose alike
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How gradients are computed. The verdict always comes from the model as it was handed in.
+
+    layout:  "same" as the model; "channels-last"; or "auto": whichever is faster, measured once for a model's
+             architecture and batch shape where a run is long enough to gain from it.
+    """
+
+    layout: Literal["auto", "same", "channels-last"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.layout not in _LAYOUTS:
+            raise must_be("Compute", "layout", f"one of {', '.join(map(repr, _LAYOUTS))}", self.layout)
+
+
+class _Stage(Protocol):
+    attack: object
+    trials: int
+
+
+def channels_last_twin(victim: Classifier, images: Tensor, compute: Compute) -> Classifier | None:
+    """A classifier with the victim's weights in channels-last layout, or None where that gains nothing."""
+    module = victim.module
+    if module is None or isinstance(module, torch.jit.ScriptModule) or images.dim() != 4:
+        return None
+    weights = {n: p for n, p in module.named_parameters() if p.dim() == 4}
+    if not weights or compute.layout == "same" or victim.dtype != torch.float32:
+        return None
+    twin = Classifier(_twin(module, weights))
+    twin.dtype, twin.device = victim.dtype, victim.device
+    if compute.layout == "channels-last" or _is_faster(module, images):
+        return twin
+    return None
+
+
+def _twin(module: nn.Module, weights: dict[str, Tensor]) -> Callable[[Tensor], object]:
+    changed = {n: p.detach().to(memory_format=torch.channels_last) for n, p in weights.items()}
+
+    def forward(images: Tensor) -> object:
+        return functional_call(module, changed, (images.to(memory_format=torch.channels_last),))
+
+    return forward
+
+
+def _is_faster(module: nn.Module, images: Tensor) -> bool:
+    """Time gradients of a copy of the module in both layouts, in turns; the copy's hooks and counts are its own."""
+    key = (str(module), tuple(images.shape), images.device.type)
+    if key not in _measured:
+        try:
+            trial = copy.deepcopy(module)
+        except (RuntimeError, TypeError, AttributeError):
+            return False
+        twin = _twin(trial, {n: p for n, p in trial.named_parameters() if p.dim() == 4})
+        times: tuple[list[float], list[float]] = ([], [])
+        for turn in range(8):
+            for forward, log in zip((trial, twin), times, strict=True):
+                start = time.perf_counter()
+                with torch.enable_grad():
+                    x = images.detach().requires_grad_(True)
+                    gradient = torch.autograd.grad(logits_of(forward(x), len(x)).logsumexp(1).sum(), x)[0]
+                float(gradient.flatten()[0])  # waits for an accelerator
+                if turn:
+                    log.append(time.perf_counter() - start)
+        _measured[key] = median(times[1]) < 0.9 * median(times[0])
+    return _measured[key]
+
+
+def worth_a_twin(stages: Sequence[_Stage], examples: int, early_stop: bool) -> bool:
+    """Whether a run is long enough: a twin costs a clean and a confirming pass more, and its measurement 16 batches."""
+    looks = sum(stage.trials * stage.attack.steps for stage in stages)  # type: ignore[attr-defined]
+    return looks >= 20 and looks * examples >= 20_000
+
+

@@ -1,0 +1,372 @@
+"""The geometry of the four norms, on flat rows: all that attacks and certificates need to know of a norm.
+
+Everything here works on rows: points `z`, `x` and gradients `g` are (N, D), radii are (N,). A box is a pair of
+tensors that broadcast to (N, D), the lower and the upper limit of every component. No function changes its arguments.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Box = tuple[Tensor, Tensor]
+Draw = Callable[[], Tensor]
+
+
+class Norm(ABC):
+    """A norm (or, for L0, a count) and the geometry of its balls."""
+
+    @abstractmethod
+    def size(self, delta: Tensor) -> Tensor:
+        """The norm of each row: (N, D) to (N,)."""
+
+    @abstractmethod
+    def rounding(self, dimension: int) -> float:
+        """How many units of one component's rounding the size of a row may be off by."""
+
+    @abstractmethod
+    def project(self, z: Tensor, x: Tensor, radius: Tensor, box: Box) -> Tensor:
+        """The point nearest to z (Euclidean) in the ball of that radius round x and in the box. Exact."""
+
+    @abstractmethod
+    def steepest(self, g: Tensor, x: Tensor, radius: Tensor, box: Box) -> Tensor:
+        """The direction d of size at most 1 that maximises <g, d>, so that x + radius·d is the best point.
+
+        L1 and L0 fill ball ∩ box greedily from x: without the box the best step is one useless component.
+        """
+
+    @abstractmethod
+    def dual(self, g: Tensor, width: Tensor) -> Tensor:
+        """The largest <g, d> over d of size 1: (N, D) to (N,). `width` is the box's, which only L0 needs."""
+
+    def support(self, g: Tensor, radius: Tensor, width: Tensor) -> Tensor:
+        """An upper bound of <g, z - x> over the ball: radius times the dual norm."""
+        return radius * self.dual(g, width)
+
+    @abstractmethod
+    def prox(self, v: Tensor, weight: Tensor) -> Tensor:
+        """The proximal operator of weight·size: argmin over u of |u - v|²/2 + weight·size(u)."""
+
+    @abstractmethod
+    def hyperplane(self, x: Tensor, w: Tensor, offset: Tensor, box: Box) -> Tensor:
+        """The smallest step d with <w, d> = offset and x + d in the box; the farthest there is if none reaches."""
+
+    @abstractmethod
+    def sample(self, uniform: Draw, normal: Draw, radius: Tensor, box: Box) -> Tensor:
+        """A random step, uniform in the ball (L0: random components, anywhere in the box).
+
+        `uniform` and `normal` make the draws (N, D) that it asks for, in (0, 1) and standard normal.
+        """
+
+
+def column(row: Tensor) -> Tensor:
+    """(N,) to (N, 1), to scale rows with."""
+    return row[:, None]
+
+
+def clip(z: Tensor, box: Box) -> Tensor:
+    """The nearest point of the box."""
+    return torch.minimum(torch.maximum(z, box[0]), box[1])
+
+
+def room(direction: Tensor, x: Tensor, box: Box) -> Tensor:
+    """How far each component can go from x in the direction's sign before it meets the box."""
+    return torch.where(direction > 0, box[1] - x, x - box[0])
+
+
+def unit(v: Tensor) -> Tensor:
+    """Rows scaled to Euclidean length 1; zero rows stay zero. Safe where squares would under- or overflow."""
+    peak = v.abs().amax(1, keepdim=True)
+    v = v / torch.where(peak > 0, peak, 1)
+    length = torch.linalg.vector_norm(v, dim=1, keepdim=True)
+    return v / torch.where(length > 0, length, 1)
+
+
+def fill(score: Tensor, cost: Tensor, budget: Tensor) -> Tensor:
+    """Spend the budget on the components in falling order of score, each up to its cost; the last gets the rest."""
+    order = score.argsort(dim=1, descending=True)
+    cost = cost.gather(1, order).minimum(column(budget))
+    spent = cost.cumsum(1) - cost
+    given = (column(budget) - spent).clamp(min=0).minimum(cost)
+    return torch.zeros_like(given).scatter(1, order, given)
+
+
+def level(weight: Tensor, rate: Tensor, room: Tensor, target: Tensor) -> Tensor:
+    """The t at which the sum of weight·min(t·rate, room) reaches the target; the last breakpoint if it never does."""
+    stop = torch.where(rate > 0, room / rate.clamp(min=torch.finfo(rate.dtype).tiny), torch.inf)
+    stop, order = stop.sort(dim=1)
+    weight, rate, room = (v.gather(1, order) for v in (weight, rate, room))
+    full = torch.where(stop.isinf(), 0, weight * room)
+    saturated = full.cumsum(1) - full  # what the components with an earlier stop give in all
+    slope = (weight * rate).flip(1).cumsum(1).flip(1)  # the later ones, for each unit of t
+    t = (column(target) - saturated) / slope.clamp(min=torch.finfo(rate.dtype).tiny)
+    first = (t <= stop).to(torch.uint8).argmax(1, keepdim=True)
+    reached = t.gather(1, first).squeeze(1)
+    last = torch.where(stop.isinf(), 0, stop).amax(1)
+    return torch.where((t <= stop).any(1), reached, last).clamp(min=0).minimum(
+        torch.where(slope[:, 0] > 0, torch.inf, 0)
+    )
+
+
+@dataclass(frozen=True)
+class LinfNorm(Norm):
+    """The largest change of any component."""
+
+    def size(self, delta: Tensor) -> Tensor:
+        """See `Norm`."""
+        return delta.abs().amax(1)
+
+    def rounding(self, dimension: int) -> float:
+        """See `Norm`."""
+        return 1.0
+
+    def project(self, z: Tensor, x: Tensor, radius: Tensor, box: Box) -> Tensor:
+        """Clamp, in the coordinates of z: x + radius comes out to the bit."""
+        r = column(radius)
+        return clip(torch.minimum(torch.maximum(z, x - r), x + r), box)
+
+    def steepest(self, g: Tensor, x: Tensor, radius: Tensor, box: Box) -> Tensor:
+        """The sign of the gradient."""
+        return g.sign()
+
+    def dual(self, g: Tensor, width: Tensor) -> Tensor:
+        """The L1 norm."""
+        return g.abs().sum(1)
+
+    def prox(self, v: Tensor, weight: Tensor) -> Tensor:
+        """By Moreau's identity: v less its projection on the L1 ball."""
+        free = (v.new_tensor(-torch.inf), v.new_tensor(torch.inf))
+        return v - L1Norm().project(v, torch.zeros_like(v), weight, free)
+
+    def hyperplane(self, x: Tensor, w: Tensor, offset: Tensor, box: Box) -> Tensor:
+        """All components move by t, as far as they have room."""
+        w = w * column(offset.sign())
+        free = room(w, x, box)
+        t = level(w.abs(), (w != 0).to(w.dtype), free, offset.abs())
+        return w.sign() * torch.minimum(column(t), free)
+
+    def sample(self, uniform: Draw, normal: Draw, radius: Tensor, box: Box) -> Tensor:
+        """Every component uniform in ± radius."""
+        return (2 * uniform() - 1) * column(radius)
+
+
+@dataclass(frozen=True)
+class L2Norm(Norm):
+    """Euclidean length."""
+
+    def size(self, delta: Tensor) -> Tensor:
+        """See `Norm`."""
+        return torch.linalg.vector_norm(delta, dim=1)
+
+    def rounding(self, dimension: int) -> float:
+        """See `Norm`."""
+        return math.sqrt(dimension)
+
+    def project(self, z: Tensor, x: Tensor, radius: Tensor, box: Box) -> Tensor:
+        """The nearest point is clip(x + s·(z - x)) for the one s in [0, 1] that gives it length radius.
+
+        Newton on s from below: with the components that the box stops at this s held, the rest has a closed form,
+        and s never overshoots; it ends when the set of stopped components no longer grows.
+        """
+        near = clip(z, box)
+        far = (torch.linalg.vector_norm(near - x, dim=1) > radius).nonzero().squeeze(1)
+        if not len(far):
+            return near
+        x, z, radius = x[far], z[far], radius[far]
+        box = (_rows(box[0], far), _rows(box[1], far))
+        d = z - x
+        limit = room(d, x, box)
+        square, r2 = d * d, radius * radius
+        s = radius / square.sum(1).sqrt()
+        while True:
+            stopped = limit < column(s) * d.abs()
+            held = torch.where(stopped, limit, 0).square_().sum(1)
+            moving = torch.where(stopped, 0, square).sum(1)
+            longer = ((r2 - held).clamp(min=0) / moving).sqrt().clamp(max=1).nan_to_num(nan=1.0)
+            done = longer <= s * (1 + 4 * torch.finfo(s.dtype).eps)
+            s = torch.maximum(s, longer)
+            if bool(done.all()):
+                break
+        return near.index_copy(0, far, clip(x + column(s) * d, box))
+
+    def steepest(self, g: Tensor, x: Tensor, radius: Tensor, box: Box) -> Tensor:
+        """The gradient's own direction."""
+        return unit(g)
+
+    def dual(self, g: Tensor, width: Tensor) -> Tensor:
+        """The L2 norm."""
+        return self.size(g)
+
+    def prox(self, v: Tensor, weight: Tensor) -> Tensor:
+        """Shorten every row by weight."""
+        length = self.size(v)
+        return v * column((1 - weight / length.clamp(min=torch.finfo(v.dtype).tiny)).clamp(min=0))
+
+    def hyperplane(self, x: Tensor, w: Tensor, offset: Tensor, box: Box) -> Tensor:
+        """Components move by t·w, as far as they have room."""
+        w = w * column(offset.sign())
+        free = room(w, x, box)
+        t = level(w.abs(), w.abs(), free, offset.abs())
+        return w.sign() * torch.minimum(column(t) * w.abs(), free)
+
+    def sample(self, uniform: Draw, normal: Draw, radius: Tensor, box: Box) -> Tensor:
+        """A random direction, with the radius's share spread so that the ball is filled evenly."""
+        direction = unit(normal())
+        return direction * column(radius * uniform()[:, 0] ** (1 / direction.shape[1]))
+
+
+@dataclass(frozen=True)
+class L1Norm(Norm):
+    """The sum of all changes."""
+
+    def size(self, delta: Tensor) -> Tensor:
+        """See `Norm`."""
+        return delta.abs().sum(1)
+
+    def rounding(self, dimension: int) -> float:
+        """See `Norm`."""
+        return float(dimension)
+
+    def project(self, z: Tensor, x: Tensor, radius: Tensor, box: Box) -> Tensor:
+        """Shrink every change by one threshold, up to the box; the threshold by bracketed Newton."""
+        near = clip(z, box)
+        far = ((near - x).abs().sum(1) > radius).nonzero().squeeze(1)
+        if not len(far):
+            return near
+        x, z, radius = x[far], z[far], radius[far]
+        box = (_rows(box[0], far), _rows(box[1], far))
+        d = z - x
+        change = d.abs()
+        less = (change - column(_threshold(change, room(d, x, box), radius))).clamp_(min=0)
+        return near.index_copy(0, far, clip(x + less.copysign_(d), box))
+
+    def steepest(self, g: Tensor, x: Tensor, radius: Tensor, box: Box) -> Tensor:
+        """The components of largest slope go to the box's wall, one after the other, until the radius is spent."""
+        best = fill(g.abs(), torch.where(g != 0, room(g, x, box), 0), radius)
+        return best * g.sign() / column(radius)
+
+    def dual(self, g: Tensor, width: Tensor) -> Tensor:
+        """The largest component."""
+        return g.abs().amax(1)
+
+    def prox(self, v: Tensor, weight: Tensor) -> Tensor:
+        """Soft thresholding."""
+        return v.sign() * (v.abs() - column(weight)).clamp(min=0)
+
+    def hyperplane(self, x: Tensor, w: Tensor, offset: Tensor, box: Box) -> Tensor:
+        """The steepest components go to the wall first."""
+        w = w * column(offset.sign())
+        gained = fill(w.abs(), w.abs() * room(w, x, box).clamp(max=torch.finfo(w.dtype).max), offset.abs())
+        return torch.where(w != 0, gained / w, 0)
+
+    def sample(self, uniform: Draw, normal: Draw, radius: Tensor, box: Box) -> Tensor:
+        """Exponential spacings with random signs; the share of the radius from the first normal's magnitude."""
+        parts, sign = -uniform().log(), normal()
+        share = torch.erf(sign[:, 0].abs() / math.sqrt(2)) ** (1 / sign.shape[1])
+        return parts / parts.sum(1, keepdim=True) * sign.sign() * column(radius * share)
+
+
+@dataclass(frozen=True)
+class L0Norm(Norm):
+    """The number of components that change; with `channels` > 1, the number of pixels, all channels as one."""
+
+    channels: int = 1
+
+    def _pixels(self, amount: Tensor) -> Tensor:
+        """Sum over the channels: (N, D) to (N, D / channels)."""
+        return amount if self.channels == 1 else amount.view(len(amount), self.channels, -1).sum(1)
+
+    def _keep(self, amount: Tensor, radius: Tensor) -> Tensor:
+        """True at the components of the `radius` pixels with the largest amounts above 0: (N, D)."""
+        amount = self._pixels(amount)
+        value, order = amount.sort(dim=1, descending=True, stable=True)
+        rank = torch.arange(amount.shape[1], device=amount.device)
+        kept = (rank < column(radius.floor())) & (value > 0)
+        mask = torch.zeros_like(kept).scatter(1, order, kept)
+        return mask if self.channels == 1 else mask.repeat(1, self.channels)
+
+    def size(self, delta: Tensor) -> Tensor:
+        """See `Norm`."""
+        return (self._pixels((delta != 0).to(delta.dtype)) > 0).sum(1).to(delta.dtype)
+
+    def rounding(self, dimension: int) -> float:
+        """A count is exact."""
+        return 0.0
+
+    def project(self, z: Tensor, x: Tensor, radius: Tensor, box: Box) -> Tensor:
+        """Keep the changes whose loss would cost most."""
+        near = clip(z, box)
+        return torch.where(self._keep((z - x).square() - (z - near).square(), radius), near, x)
+
+    def steepest(self, g: Tensor, x: Tensor, radius: Tensor, box: Box) -> Tensor:
+        """The components that gain most go to the box's wall."""
+        reach = torch.where(g != 0, room(g, x, box), 0)
+        return torch.where(self._keep(g.abs() * reach, radius), reach * g.sign(), 0) / column(radius)
+
+    def dual(self, g: Tensor, width: Tensor) -> Tensor:
+        """The most that one component (pixel) can give, moved across the whole box."""
+        return self._pixels(g.abs() * width).amax(1)
+
+    def support(self, g: Tensor, radius: Tensor, width: Tensor) -> Tensor:
+        """The sum of the `radius` largest gains: tighter than radius times the dual."""
+        gain = self._pixels(g.abs() * width).sort(dim=1, descending=True).values
+        rank = torch.arange(gain.shape[1], device=g.device)
+        return torch.where(rank < column(radius.floor()), gain, 0).sum(1)
+
+    def prox(self, v: Tensor, weight: Tensor) -> Tensor:
+        """Hard thresholding: a pixel stays where its square outweighs 2·weight."""
+        kept = self._pixels(v * v) > column(2 * weight)
+        return torch.where(kept if self.channels == 1 else kept.repeat(1, self.channels), v, 0)
+
+    def hyperplane(self, x: Tensor, w: Tensor, offset: Tensor, box: Box) -> Tensor:
+        """The components that can give most go first; the last only as far as needed."""
+        w = w * column(offset.sign())
+        gain = w.abs() * room(w, x, box).clamp(max=torch.finfo(w.dtype).max)
+        score = self._pixels(gain)
+        score = score if self.channels == 1 else score.repeat(1, self.channels)
+        return torch.where(w != 0, fill(score, gain, offset.abs()) / w, 0)
+
+    def sample(self, uniform: Draw, normal: Draw, radius: Tensor, box: Box) -> Tensor:
+        """Random pixels, each component of them uniform in the box's width either way (clip it after)."""
+        draw = uniform()
+        rank = 1 + draw[:, : draw.shape[1] // self.channels]
+        kept = self._keep(rank.repeat(1, self.channels) if self.channels > 1 else rank, radius)
+        width = (box[1] - box[0]).nan_to_num(posinf=1.0)
+        return torch.where(kept, torch.erf(normal() / math.sqrt(2)) * width, 0)
+
+
+def _rows(limit: Tensor, index: Tensor) -> Tensor:
+    """Some rows of a box limit; one that all rows share stays as it is."""
+    return limit[index] if limit.dim() == 2 and len(limit) > 1 else limit
+
+
+def _threshold(change: Tensor, limit: Tensor, radius: Tensor) -> Tensor:
+    """The t > 0 at which the sum of min(max(change - t, 0), limit) is the radius, for rows where at 0 it is more.
+
+    The sum falls piecewise linearly in t. Newton's step is exact on the right piece; a bracket guards it, since
+    the limits make the sum neither convex nor concave.
+    """
+    total = torch.minimum(change, limit).sum(1)
+    low, high = torch.zeros_like(radius), change.amax(1)
+    t = (total - radius) / (change > 0).sum(1)  # no slope is steeper than the count, so this is not past the root
+    close = 8 * torch.finfo(change.dtype).eps * radius
+    for _ in range(100):
+        left = change - column(t)
+        excess = torch.minimum(left, limit).clamp_(min=0).sum(1) - radius
+        found = excess.abs() <= close
+        if bool(found.all()):
+            break
+        slope = ((left > 0) & (left < limit)).sum(1)
+        low, high = torch.where(excess > 0, t, low), torch.where(excess > 0, high, t)
+        newton = t + excess / slope
+        guarded = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)
+        t = torch.where(found, t, guarded)
+    return t
+
+
+NORMS: dict[str, type[Norm]] = {"linf": LinfNorm, "l2": L2Norm, "l1": L1Norm, "l0": L0Norm}

@@ -1,0 +1,259 @@
+"""The only door to a model.
+
+An `Oracle` holds the **victim**, the caller's model as handed in, which alone confirms, and the **surrogate** that
+gradients come from (by default the victim itself). It counts passes per example and refuses non-finite logits. An
+attack sees a query on some rows of it, of a type that lacks what the attack's access does not allow.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from . import rng
+from .errors import InternalError, ModelError, UnfooledError
+from .goals import Goal
+from .losses import Loss, named, shifted
+from .models.classifier import Classifier
+from .threats import Threat
+
+DRAWS = 20  # forward passes at most that decide, by majority, what a random model answers
+
+
+class Access(IntEnum):
+    """What an attack may ask of a model; each level includes those before it."""
+
+    DECISION = 1
+    SCORE = 2
+    GRADIENT = 3
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at N points shows: gradient (N, *shape), loss (N,), logits (N, C), fooled (N,)."""
+
+    gradient: Tensor
+    loss: Tensor
+    logits: Tensor
+    fooled: Tensor
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """Points that an attack has asked about: z (M, *shape), of which query row, with which answer, and from whom."""
+
+    z: Tensor
+    row: Tensor | None  # (M,); None: one point for each row of the query, in order
+    logits: Tensor
+    fooled: Tensor
+    by_victim: bool
+
+
+class Oracle:
+    """Victim and surrogate, their counted passes, and whether the victim is random."""
+
+    def __init__(
+        self,
+        victim: Classifier,
+        surrogate: Classifier | None = None,
+        examples: int = 0,
+        draws: int = 1,
+        first: Callable[[Tensor], None] = lambda logits: None,
+    ) -> None:
+        self.victim = victim
+        self.surrogate = surrogate or victim
+        self.faithful = surrogate is None
+        self.draws = draws
+        self.random = draws > 1
+        self.first: Callable[[Tensor], None] | None = first  # judges the first answer
+        self.forward = torch.zeros(examples, dtype=torch.int64)
+        self.backward = torch.zeros(examples, dtype=torch.int64)
+
+    def count(self, example: Tensor, backward: bool = False) -> None:
+        """Add one pass to each example (M,) of a batch."""
+        counter = self.backward if backward else self.forward
+        counter.index_add_(0, example, torch.ones_like(example))
+
+    def answer(self, z: Tensor, example: Tensor) -> Tensor:
+        """The victim's logits (M, C), without a gradient: one forward pass for each point."""
+        with torch.no_grad():
+            return self._pass(self.victim, z, example)
+
+    def _pass(self, model: Classifier, z: Tensor, example: Tensor) -> Tensor:
+        before = None if self.random else rng.fingerprint(z.device)
+        logits = self._first_pass(model, z) if self.first else model(z)
+        self.random = self.random or before != rng.fingerprint(z.device)
+        self.count(example)
+        if not bool(torch.isfinite(logits).all()):
+            at = int((~torch.isfinite(logits)).any(1).nonzero()[0, 0])
+            if not bool(torch.isfinite(z[at]).all()):
+                raise InternalError(f"The attack made a point that is not finite, for example {int(example[at])}.")
+            raise ModelError(
+                f"The model's logits for example {int(example[at])} are not finite. "
+                "A model that answers NaN or inf cannot be judged: find where it overflows."
+            )
+        return logits
+
+    def _first_pass(self, model: Classifier, z: Tensor) -> Tensor:
+        """The first answer shows whether images and model go together."""
+        try:
+            logits = model(z)
+        except UnfooledError:
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ModelError(f"The model failed on images of shape {tuple(z.shape[1:])}: {reason}{_cure(z)}") from error
+        if self.first:
+            self.first(logits)
+        self.first = None
+        return logits
+
+    def look(self, z: Tensor, goal: Goal, loss: Loss, example: Tensor) -> Look:
+        """Gradient of the loss, loss, logits and verdict of the surrogate; means and majority over the draws."""
+        looks = [self._look(z, goal, loss, example) for _ in range(self.draws)]
+        if len(looks) == 1:
+            return looks[0]
+        votes = torch.stack([look.fooled for look in looks]).sum(0)
+        mean = [torch.stack([getattr(look, name) for look in looks]).mean(0) for name in ("gradient", "loss", "logits")]
+        return Look(*mean, fooled=2 * votes > len(looks))
+
+    def _look(self, z: Tensor, goal: Goal, loss: Loss, example: Tensor) -> Look:
+        with torch.enable_grad():
+            z = z.detach().requires_grad_(True)
+            logits = self._pass(self.surrogate, z, example)
+            values = loss(shifted(logits), goal)
+            if not values.requires_grad:
+                raise ModelError(
+                    "The model's output carries no gradient to its input: something in it leaves torch or detaches. "
+                    "Give a differentiable surrogate=, or wrap the part as a defense with backward='identity'."
+                )
+            (gradient,) = torch.autograd.grad(values.sum(), z, allow_unused=True)
+        if gradient is None:
+            raise ModelError("The model's output does not depend on its input, so it has no gradient to attack with.")
+        self.count(example, backward=True)
+        logits = logits.detach()
+        return Look(gradient, values.detach(), logits, goal.fooled(logits))
+
+    def confirm(self, z: Tensor, goal: Goal, example: Tensor) -> Tensor:
+        """Whether the victim is fooled at each point (M,); a random one by the majority of at most 20 draws."""
+        fooled = goal.fooled(self.answer(z, example))
+        if not self.random:
+            return fooled
+        yes, no = fooled.int(), (~fooled).int()
+        while len(open_ := ((2 * yes <= DRAWS) & (2 * no < DRAWS)).nonzero().squeeze(1)):
+            fooled = goal.rows(open_).fooled(self.answer(z[open_], example[open_.cpu()]))
+            yes[open_] += fooled.int()
+            no[open_] += (~fooled).int()
+        return 2 * yes > DRAWS
+
+
+def _cure(z: Tensor) -> str:
+    """What is probably wrong with images that a model refuses."""
+    if z.dim() == 4 and z.shape[-1] in (1, 3, 4) and z.shape[1] not in (1, 3, 4):
+        return ". The images look channels-last (N, H, W, C): give images.permute(0, 3, 1, 2)."
+    return ""
+
+
+@dataclass(frozen=True)
+class Query(ABC):
+    """What every attack sees of its B rows, whatever its access.
+
+    x:        (B, *shape) the images.
+    goal:     what counts as fooled, row by row.
+    threat:   the set to stay in (a minimum-norm attack sees an infinite radius).
+    ids, trial, seed:  what random numbers are made from.
+    """
+
+    x: Tensor
+    goal: Goal
+    threat: Threat
+    ids: Tensor
+    trial: Tensor
+    seed: int
+    oracle: Oracle = field(repr=False)
+    example: Tensor = field(repr=False)
+    seen: Callable[[Sighting], None] = field(repr=False)
+
+    def uniform(self, k: Tensor | int = 0, salt: int = 0) -> Tensor:
+        """Uniform draws in (0, 1) of x's shape, for step k (an int or (B,)); the salt tells draws of one step apart."""
+        return rng.uniform(self._key(k, salt), self.x.shape[1:], self.x.dtype)
+
+    def normal(self, k: Tensor | int = 0, salt: int = 0) -> Tensor:
+        """Standard normal draws of x's shape; see `uniform`."""
+        return rng.normal(self._key(k, salt), self.x.shape[1:], self.x.dtype)
+
+    def _key(self, k: Tensor | int, salt: int) -> Tensor:
+        return rng.keys(self.ids, self.seed, self.trial, k, salt)
+
+    def _example(self, row: Tensor | None) -> Tensor:
+        return self.example if row is None else self.example[row.cpu()]
+
+    def decide(self, z: Tensor, row: Tensor | None = None) -> Tensor:
+        """Whether each point fools the victim: (M, *shape) to (M,). One forward pass each."""
+        return self._ask(z, row).fooled
+
+    def _ask(self, z: Tensor, row: Tensor | None) -> Sighting:
+        logits = self.oracle.answer(z, self._example(row))
+        goal = self.goal if row is None else self.goal.rows(row)
+        sighting = Sighting(z, row, logits, goal.fooled(logits), by_victim=True)
+        self.seen(sighting)
+        return sighting
+
+
+@dataclass(frozen=True)
+class DecisionQuery(Query):
+    """Decisions only."""
+
+
+@dataclass(frozen=True)
+class ScoreQuery(Query):
+    """Decisions and scores."""
+
+    def scores(self, z: Tensor, row: Tensor | None = None) -> Tensor:
+        """The victim's logits: (M, *shape) to (M, C). One forward pass each."""
+        return self._ask(z, row).logits
+
+
+@dataclass(frozen=True)
+class GradientQuery(Query):
+    """Decisions, scores and gradients."""
+
+    def scores(self, z: Tensor, row: Tensor | None = None) -> Tensor:
+        """The victim's logits: (M, *shape) to (M, C). One forward pass each."""
+        return self._ask(z, row).logits
+
+    def look(self, z: Tensor, loss: str | Loss = "cross_entropy", row: Tensor | None = None) -> Look:
+        """Look at points (M, *shape): a forward and a backward pass of the surrogate for each."""
+        goal = self.goal if row is None else self.goal.rows(row)
+        example = self._example(row)
+        look = self.oracle.look(z, goal, named(loss) if isinstance(loss, str) else loss, example)
+        self.seen(Sighting(z, row, look.logits, look.fooled, by_victim=self.oracle.faithful))
+        return look
+
+    def jacobian(self, z: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of some logits: points (B, *shape), classes (B, K) to (B, K, *shape), and the logits (B, C).
+
+        One forward pass, and one backward pass for each of the K classes.
+        """
+        with torch.enable_grad():
+            z = z.detach().requires_grad_(True)
+            logits = self.oracle._pass(self.oracle.surrogate, z, self.example)
+            rows = []
+            for picked in logits.gather(1, classes).unbind(1):
+                rows += torch.autograd.grad(picked.sum(), z, retain_graph=True)
+                self.oracle.count(self.example, backward=True)
+        logits = logits.detach()
+        self.seen(Sighting(z.detach(), None, logits, self.goal.fooled(logits), by_victim=self.oracle.faithful))
+        return torch.stack(rows, 1), logits
+
+
+QUERIES: dict[Access, type[Query]] = {
+    Access.DECISION: DecisionQuery,
+    Access.SCORE: ScoreQuery,
+    Access.GRADIENT: GradientQuery,
+}

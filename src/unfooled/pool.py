@@ -1,0 +1,344 @@
+"""The pool: trial rows of one attack, refilled as rows end, so that the batch stays full to the end of the work.
+
+Trials are numbered and enter breadth first (number, then example). A success of trial t cancels only trials after t, and
+the lowest-numbered success is the result, so the answer does not depend on the batch size or on who finished first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from . import rng
+from .attacks.base import Attack, State
+from .goals import Goal
+from .oracle import QUERIES, Access, Oracle, Sighting
+from .threats import Threat
+
+NEVER = torch.iinfo(torch.int64).max
+Rows = TypeVar("Rows")
+
+
+def take(rows: Rows, index: Tensor) -> Rows:
+    """Some rows of a dataclass of tensors."""
+    return replace(rows, **{name: t[index.to(t.device)] for name, t in _tensors(rows).items()})  # type: ignore[type-var]
+
+
+def join(first: Rows, second: Rows) -> Rows:
+    """The rows of two such dataclasses, one after the other."""
+    others = _tensors(second)
+    return replace(first, **{n: torch.cat([t, others[n]]) for n, t in _tensors(first).items()})  # type: ignore[type-var]
+
+
+def _tensors(rows: Any) -> dict[str, Tensor]:
+    return {f.name: v for f in fields(rows) if isinstance(v := getattr(rows, f.name), Tensor)}
+
+
+def first_of_each(key: Tensor) -> Tensor:
+    """Positions of the first occurrence of every value of key (M,)."""
+    order = key.argsort(stable=True)
+    ordered = key[order]
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    return order[new]
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Trials in the pool, one a row: which example, which number, its image, label, class aimed at (or -1) and id.
+
+    `example` stays on the CPU, where the ledger is; the rest is on the model's device.
+    """
+
+    example: Tensor
+    number: Tensor
+    x: Tensor
+    label: Tensor
+    toward: Tensor
+    ids: Tensor
+    fresh: Tensor  # its first look is at the image itself and tells whether the model is right there
+
+    def __len__(self) -> int:
+        return len(self.example)
+
+
+class Ledger:
+    """What is known of every example: the best point so far, from which trial, how far from the image."""
+
+    def __init__(self, images: Tensor, threat: Threat) -> None:
+        count = len(images)
+        self.threat = threat
+        self.adversarial = images.clone()
+        self.distance = torch.full((count,), torch.inf, dtype=torch.float64)
+        self.winner = torch.full((count,), NEVER)  # the number of the trial that succeeded
+        self.last = torch.full((count,), NEVER)  # the number of the trial whose end is kept for want of a success
+        self.correct = torch.zeros(count, dtype=torch.bool)
+        self.screened = torch.zeros(count, dtype=torch.bool)
+        self.outside = 0
+
+    @property
+    def fooled(self) -> Tensor:
+        """(N,) which examples a confirmed point has been found for."""
+        return self.winner != NEVER
+
+    def open(self) -> Tensor:
+        """Indices of the examples that a further stage has work with."""
+        return (~self.screened | (self.correct & ~self.fooled)).nonzero().squeeze(1)
+
+    def screen(self, example: Tensor, correct: Tensor) -> None:
+        """Note whether the model is right on these images."""
+        self.screened[example] = True
+        self.correct[example] = correct.cpu()
+
+    def offer(self, rows: Trials, z: Tensor, minimal: bool, final: bool = False) -> None:
+        """Keep confirmed adversarial points (M, *shape) where they are better than what is held.
+
+        Minimum norm: the smaller one. Fixed budget: the one of the lower trial; of one trial its end, if that fools,
+        else the first that did.
+        """
+        size = self.threat.size(z.double() - rows.x.double()).clamp(max=self.threat.eps).cpu()
+        example, number = rows.example, rows.number.cpu()
+        if minimal:
+            order = size.argsort(stable=True)
+        else:
+            order = number.argsort(stable=True)
+        order = order[first_of_each(example[order])]
+        example, number, size = example[order], number[order], size[order]
+        if minimal:
+            better = size < self.distance[example]
+        else:
+            better = (number < self.winner[example]) | (final & (number == self.winner[example]))
+        kept, order = example[better], order[better]
+        self.winner[kept], self.distance[kept] = number[better], size[better]
+        self._store(kept, z[order.to(z.device)])
+
+    def end(self, rows: Trials, z: Tensor) -> None:
+        """Keep the last points of trials that did not succeed, where there is no success; of the lowest trial."""
+        example, number = rows.example, rows.number.cpu()
+        order = number.argsort(stable=True)
+        order = order[first_of_each(example[order])]
+        example, number = example[order], number[order]
+        kept = (self.winner[example] == NEVER) & (number < self.last[example])
+        self.last[example[kept]] = number[kept]
+        self._store(example[kept], z[order[kept].to(z.device)])
+
+    def _store(self, example: Tensor, z: Tensor) -> None:
+        held = self.adversarial
+        held[example.to(held.device)] = z.to(held.device, held.dtype)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One stage's work: the attack, and everything its trials are made from.
+
+    targets:   (N,) classes that the model must answer, or None.
+    aims:      (N, T) classes that trial number t of an example pulls towards (t modulo T), or None.
+    examples:  (E,) the examples in order;  trials: how many of each;  offset: the number of the first.
+    """
+
+    attack: Attack
+    threat: Threat
+    images: Tensor
+    labels: Tensor
+    targets: Tensor | None
+    ids: Tensor | None
+    seed: int
+    early_stop: bool
+    aims: Tensor | None = None
+    examples: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    trials: int = 1
+    offset: int = 0
+
+    @property
+    def cancels(self) -> bool:
+        """Whether a success ends a trial and the later ones of its example."""
+        return self.early_stop and not (self.attack.minimal and self.threat.eps == torch.inf)
+
+    def rows(self, example: Tensor, number: Tensor, fresh: Tensor, device: torch.device) -> Trials:
+        """The trials of that number of these examples, on the device."""
+        x = self.images[example.to(self.images.device)].to(device)
+        label = self.labels[example]
+        if self.aims is not None:
+            toward = self.aims[example, number % self.aims.shape[1]]
+        else:
+            toward = torch.full_like(label, -1) if self.targets is None else self.targets[example]
+        ids = rng.image_ids(x, label.to(device)) if self.ids is None else self.ids[example].to(device)
+        number = (number + self.offset).to(device)
+        return Trials(example, number, x, label.to(device), toward.to(device), ids, fresh.to(device))
+
+    def goal(self, rows: Trials) -> Goal:
+        """What counts as fooled in these rows."""
+        if self.aims is not None:
+            return Goal(rows.label, aim=rows.toward)
+        return Goal(rows.label, target=None if self.targets is None else rows.toward)
+
+    def query(self, rows: Trials, oracle: Oracle, seen: Callable[[Sighting], None]) -> Any:
+        """What the attack sees of these rows. A minimum-norm attack sees an infinite radius."""
+        return QUERIES[self.attack.access](
+            x=rows.x,
+            goal=self.goal(rows),
+            threat=self.threat.within(torch.inf) if self.attack.minimal else self.threat,
+            ids=rows.ids,
+            trial=rows.number,
+            seed=self.seed,
+            oracle=oracle,
+            example=rows.example,
+            seen=seen,
+        )
+
+
+def starts_at_image(work: Work, oracle: Oracle, device: torch.device) -> bool:
+    """Whether the attack's first look is at the image itself, by gradient, so that it screens the image in passing."""
+    if work.attack.access != Access.GRADIENT:
+        return False
+    zero = torch.zeros(1, dtype=torch.int64)
+    rows = work.rows(zero, zero, zero.bool(), device)
+    return work.attack.init(work.query(rows, oracle, lambda _: None), rows.x).x is rows.x
+
+
+def screen(work: Work, oracle: Oracle, ledger: Ledger, batch: int, device: torch.device) -> Tensor:
+    """Find the images that the model gets right; return the clean logits (N, C), on the CPU."""
+    logits = []
+    for example in torch.arange(len(work.images)).split(batch):
+        x = work.images[example.to(work.images.device)].to(device)
+        goal = Goal(work.labels[example].to(device))
+        answer = oracle.answer(x, example)
+        wrong = oracle.confirm(x, goal, example) if oracle.random else goal.fooled(answer)
+        ledger.screen(example, ~wrong)
+        logits.append(answer.cpu())
+    return torch.cat(logits)
+
+
+class Pool:
+    """Runs one stage's work against an oracle and writes what it finds into a ledger."""
+
+    def __init__(self, work: Work, oracle: Oracle, ledger: Ledger, batch: int, device: torch.device) -> None:
+        self.work, self.oracle, self.ledger = work, oracle, ledger
+        self.batch, self.device = batch, device
+        self.at = 0
+        self.sightings: list[Sighting] = []
+        self.waiting: list[tuple[Trials, Tensor]] = []
+
+    def run(self) -> None:
+        """Step until every trial has ended."""
+        rows, state = self._refill(None, None)
+        while rows is not None and state is not None:
+            self.sightings.clear()
+            query = self.work.query(rows, self.oracle, self.sightings.append)
+            state = replace(self.work.attack.step(query, state), k=state.k + 1)
+            leave = self._judge(rows)
+            ended = state.k >= self.work.attack.steps
+            ended = (ended if state.done is None else ended | state.done) & ~leave
+            if bool((leave | ended).any()):
+                at = ended.nonzero().squeeze(1)
+                self._finish(take(rows, at), state.x[at])
+                if self.work.cancels:
+                    leave |= (self.ledger.winner[rows.example] < rows.number.cpu()).to(self.device)
+                stay = (~(leave | ended)).nonzero().squeeze(1)
+                rows, state = self._refill(take(rows, stay), take(state, stay))
+        self._flush()
+
+    # --- rows in ---------------------------------------------------------------------------------
+
+    def _refill(self, rows: Trials | None, state: State | None) -> tuple[Trials | None, State | None]:
+        new = self._next(self.batch - (len(rows) if rows is not None else 0))
+        if new is not None:
+            begun = self.work.attack.init(self.work.query(new, self.oracle, self.sightings.append), new.x)
+            begun = replace(begun, k=torch.zeros(len(new), dtype=torch.int64, device=self.device))
+            empty = rows is None or state is None or not len(rows)
+            rows, state = (new, begun) if empty else (join(rows, new), join(state, begun))  # type: ignore[type-var]
+        return (rows, state) if rows is not None and len(rows) else (None, None)
+
+    def _next(self, want: int) -> Trials | None:
+        """The next trials in order, without those that a success or a wrong clean answer has made needless."""
+        examples, total = self.work.examples, len(self.work.examples) * self.work.trials
+        found: list[tuple[Tensor, Tensor]] = []
+        while want > 0 and self.at < total:
+            place = torch.arange(self.at, min(self.at + want, total))
+            self.at += len(place)
+            example, number = examples[place % len(examples)], place // len(examples)
+            needed = self.ledger.correct[example] | ~self.ledger.screened[example]
+            if self.work.cancels:
+                needed &= self.ledger.winner[example] > number + self.work.offset
+            found.append((example[needed], number[needed]))
+            want -= int(needed.sum())
+        example = torch.cat([e for e, _ in found]) if found else examples[:0]
+        if not len(example):
+            return None
+        number = torch.cat([n for _, n in found])
+        return self.work.rows(example, number, ~self.ledger.screened[example], self.device)
+
+    # --- rows out --------------------------------------------------------------------------------
+
+    def _judge(self, rows: Trials) -> Tensor:
+        """Take in what the step has seen; the rows that leave for it: (B,) bools."""
+        leave = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
+        for seen in self.sightings:
+            if bool(rows.fresh.any()) and seen.row is None:
+                leave |= self._screen(rows, seen)
+                rows.fresh.fill_(False)
+            point = (seen.fooled & ~(leave if seen.row is None else leave[seen.row])).nonzero().squeeze(1)
+            if len(point):
+                row = point if seen.row is None else seen.row[point]
+                fooled = self._accept(take(rows, row), seen.z[point].detach(), seen.by_victim)
+                if self.work.cancels:
+                    leave[row[fooled]] = True
+        return leave
+
+    def _screen(self, rows: Trials, seen: Sighting) -> Tensor:
+        """The fresh rows whose image the model gets wrong: it was looked at just now."""
+        wrong = seen.logits.argmax(1) != rows.label
+        if self.oracle.random:
+            wrong = self.oracle.confirm(rows.x, Goal(rows.label), rows.example)
+        self.ledger.screen(rows.example[rows.fresh.cpu()], ~wrong[rows.fresh])
+        return wrong & rows.fresh
+
+    def _accept(self, rows: Trials, z: Tensor, by_victim: bool) -> Tensor:
+        """Points that fooled someone: those that are better than what is held, inside, and confirmed. (M,) bools."""
+        minimal = self.work.attack.minimal
+        example = rows.example
+        if minimal:
+            wanted = self.work.threat.size(z - rows.x).cpu() < self.ledger.distance[example]
+        else:
+            wanted = self.ledger.winner[example] > rows.number.cpu()
+        good = wanted.to(self.device)
+        good = self._inside(rows, z, good)
+        if bool(good.any()) and not (by_victim and not self.oracle.random):
+            at = good.nonzero().squeeze(1)
+            some = take(rows, at)
+            good[at] = self.oracle.confirm(z[at], self.work.goal(some), some.example)
+        if bool(good.any()):
+            self.ledger.offer(take(rows, good.nonzero().squeeze(1)), z[good], minimal)
+        return good
+
+    def _inside(self, rows: Trials, z: Tensor, asked: Tensor) -> Tensor:
+        inside = self.work.threat.contains(z, rows.x)
+        if not self.work.attack.minimal:
+            self.ledger.outside += int((asked & ~inside).sum())
+        return asked & inside
+
+    def _finish(self, rows: Trials, z: Tensor) -> None:
+        """Rows at their end wait until they fill a batch for one confirming pass of the victim."""
+        if len(rows):
+            self.waiting.append((rows, z))
+        if sum(len(r) for r, _ in self.waiting) >= self.batch:
+            self._flush()
+
+    def _flush(self) -> None:
+        while self.waiting:
+            rows, z = self.waiting.pop(0)
+            while self.waiting and len(rows) + len(self.waiting[0][0]) <= self.batch:
+                more, ends = self.waiting.pop(0)
+                rows, z = join(rows, more), torch.cat([z, ends])
+            fooled = self.oracle.confirm(z, self.work.goal(rows), rows.example)
+            good = self._inside(rows, z, torch.ones_like(fooled))
+            self.ledger.end(take(rows, (~(fooled & good)).nonzero().squeeze(1)), z[~(fooled & good)])
+            if bool((fooled & good).any()):
+                index = (fooled & good).nonzero().squeeze(1)
+                self.ledger.offer(take(rows, index), z[index], self.work.attack.minimal, final=True)
+
+
