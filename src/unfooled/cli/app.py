@@ -1,0 +1,38 @@
+"""The commands by name, in the order in which help shows them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .._version import __version__
+from .train import train
+
+app = typer.Typer(
+    name="unfooled",
+    help="Robustness numbers you can trust, and models that earn them.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"unfooled {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Say how easily an image classifier is fooled, harden it, and say how far each number can be believed."""
+
+
+app.command()(train)

@@ -1,0 +1,70 @@
+"""`unfooled train`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import unknown
+from . import terminal
+
+
+def train(
+    data: Annotated[str, typer.Argument(help="Training data: [b]fashion-mnist[/], a folder, an .npz file …")],
+    out: Annotated[Path, typer.Option(help="The weights file to write (safetensors, float16).")],
+    model: Annotated[str, typer.Option(help="A network, or file.py:factory.")] = "seed-cnn",
+    recipe: Annotated[str, typer.Option(help="A recipe; see [b]unfooled list recipes[/].")] = "standard",
+    threat: Annotated[str, typer.Option(help="What the inner attack may do.")] = "linf:0.1",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data, instead of the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    augment: Annotated[bool | None, typer.Option(help="Random shifts and mirroring.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train a model, normally or against an attack, and write its weights."""
+    import torch
+
+    from .. import data as datasets
+    from ..models import build, load, load_weights, save_weights
+    from ..models.load import NETWORKS
+    from ..threats import Threat
+    from ..training import RECIPES
+    from ..training import train as fit
+
+    if recipe not in RECIPES:
+        raise unknown("recipe", recipe, RECIPES)
+    options = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "augment": augment}
+    chosen = replace(RECIPES[recipe], **{k: v for k, v in options.items() if v is not None})
+    allowed = Threat.parse(threat)
+    terminal.writable(out.resolve().parent)
+    name = data if ":" in data or Path(data).exists() else f"{data}:train"
+    found = datasets.load(name)
+    images, labels = found.floats(), found.labels
+    classes = len(found.classes) or int(labels.max()) + 1
+    torch.manual_seed(seed)
+    if model in NETWORKS:
+        network = build(model, images.shape[1], images.shape[-1], classes)
+    else:
+        network = load(model)
+    with terminal.notes_shown(), terminal.progress() as bars:
+        task = bars.add_task("training", total=None, note="")
+
+        def show(at):  # type: ignore[no-untyped-def]
+            note = f"epoch {at.epoch}/{chosen.epochs}  loss {at.loss:.3f}  accuracy {at.accuracy:.3f}"
+            bars.update(task, total=at.steps, completed=at.step, note=note)
+
+        fit(network, images, labels, chosen, allowed, seed=seed, progress=show)
+    about = {"data": found.name, "recipe": str(chosen), "threat": str(allowed), "seed": str(seed), "model": model}
+    save_weights(network, out, **about)
+    load_weights(network, out)
+    with torch.no_grad():
+        right = sum(int((network(x).argmax(1) == y).sum()) for x, y in zip(images.split(500), labels.split(500), strict=True))
+    accuracy = right / len(images)
+    if json:
+        terminal.print_json({"weights": str(out), "training_accuracy": accuracy, **about})
+    else:
+        terminal.out.print(f"wrote [b]{out}[/]: accuracy {accuracy:.4f} on {found.name} (its training images)")

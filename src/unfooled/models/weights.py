@@ -1,0 +1,68 @@
+"""Weights on disk: safetensors, or a state dict that `torch.load` reads with `weights_only`. Never a pickle of code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..errors import MissingData, ModelError, OutputError
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file by name."""
+    if not path.is_file():
+        raise MissingData(f"There is no weights file {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        if "weights_only" in str(error) or "Unsupported" in str(error):
+            raise ModelError(
+                f"{path} is a pickle that carries code, which is not run. Save its state_dict() as safetensors."
+            ) from None
+        raise ModelError(f"{path} is no weights file (safetensors, or a state dict saved by torch).") from None
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise ModelError(f"{path} holds no state dict (a mapping from names to tensors).")
+    return {str(name).removeprefix("module."): value for name, value in found.items()}
+
+
+def apply(module: nn.Module, path: Path) -> nn.Module:
+    """Load a file's weights into a module, in the module's own dtype; every tensor must have its place."""
+    weights = read(path)
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise ModelError(f"The weights in {path} do not fit {type(module).__name__}: {' '.join(lines)[:300]}") from None
+    return module
+
+
+def save(module: nn.Module, path: Path, half: bool = True, **about: str) -> None:
+    """Write a module's state as safetensors, floats rounded to float16 if `half`, with `about` as metadata.
+
+    Written under a temporary name and renamed, so that no half file is left behind.
+    """
+    state = {
+        name: value.detach().cpu().to(torch.float16 if half and value.is_floating_point() else value.dtype).contiguous()
+        for name, value in module.state_dict().items()
+    }
+    temporary = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(state, temporary, metadata=about)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"Cannot write the weights to {path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
