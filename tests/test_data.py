@@ -291,9 +291,7 @@ def test_npz_damage(tmp_path):
             data.load(bad)
     with zipfile.ZipFile(bad, "w") as archive:  # a header that promises more than any memory holds
         header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(
-            header, {"descr": "|u1", "fortran_order": False, "shape": (1 << 44, 4, 4)}
-        )
+        np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (1 << 44, 4, 4)})
         archive.writestr("x.npy", header.getvalue())
         archive.writestr("y.npy", header.getvalue())
     with pytest.raises(errors.DataError, match=r"bad\.npz"):

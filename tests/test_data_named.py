@@ -97,9 +97,7 @@ def test_keras_npz(tiny, tmp_path):
     images, labels = arrays(10)
     np.savez(tmp_path / "mnist.npz", x_test=images, y_test=labels, x_train=images, y_train=labels)
     assert torch.equal(data.load("mnist", root=tmp_path).images[:, 0], torch.from_numpy(images))
-    with pytest.raises(
-        errors.DataError, match=r"mnist\.npz holds .*mnist:train is uint8 of shape \(25, 1, 28, 28"
-    ):
+    with pytest.raises(errors.DataError, match=r"mnist\.npz holds .*mnist:train is uint8 of shape \(25, 1, 28, 28"):
         data.load("mnist:train", root=tmp_path)
     np.savez(tmp_path / "mnist.npz", x_test=images, y_test=labels + 1)
     with pytest.raises(errors.DataError, match=r"label 10 at position 9; labels go from 0 to 9"):
@@ -151,9 +149,7 @@ def test_one_set_is_not_taken_for_the_other(tiny, tmp_path):
 
 
 def test_bad_split():
-    with pytest.raises(
-        errors.ParameterError, match="'split' parameter of load must be 'train' or 'test' for mnist"
-    ):
+    with pytest.raises(errors.ParameterError, match="'split' parameter of load must be 'train' or 'test' for mnist"):
         data.load("mnist:val")
 
 
@@ -407,9 +403,7 @@ def test_not_found(server, mnist, tmp_path):
 
 
 def test_no_network(tiny):
-    with pytest.raises(
-        errors.MissingData, match=r"the server cannot be reached.*Looked in .*UNFOOLED_DATA"
-    ) as caught:
+    with pytest.raises(errors.MissingData, match=r"the server cannot be reached.*Looked in .*UNFOOLED_DATA") as caught:
         data.load("mnist")
     assert "\n" not in str(caught.value)
 

@@ -1,1 +1,90 @@
-"""x"""
+"""Robustness numbers you can trust, and models that earn them.
+
+    import unfooled as uf
+    result = uf.attack(model, images, labels, uf.Linf(8 / 255), uf.attacks.PGD(steps=40))
+    print(result.robust_accuracy)
+
+The names below are all of the public interface. They load on first use, so that importing the package costs little.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from . import attacks, data, defenses, errors, losses, models
+    from .attacks import Cascade, Restarts, Targeted
+    from .defenses import defend
+    from .engine import Result, attack, perturb
+    from .evaluation import Sweep, sweep
+    from .models import Compute
+    from .threats import L0, L1, L2, Linf, Threat
+    from .training import RECIPES, Recipe, train
+
+_HOME = {
+    "Cascade": "attacks",
+    "Compute": "models",
+    "L0": "threats",
+    "L1": "threats",
+    "L2": "threats",
+    "Linf": "threats",
+    "RECIPES": "training",
+    "Recipe": "training",
+    "Restarts": "attacks",
+    "Result": "engine",
+    "Sweep": "evaluation",
+    "Targeted": "attacks",
+    "Threat": "threats",
+    "attack": "engine",
+    "defend": "defenses",
+    "perturb": "engine",
+    "sweep": "evaluation",
+    "train": "training",
+}
+_MODULES = ("attacks", "data", "defenses", "errors", "losses", "models")
+
+__all__ = [
+    "L0",
+    "L1",
+    "L2",
+    "RECIPES",
+    "Cascade",
+    "Compute",
+    "Linf",
+    "Recipe",
+    "Restarts",
+    "Result",
+    "Sweep",
+    "Targeted",
+    "Threat",
+    "__version__",
+    "attack",
+    "attacks",
+    "data",
+    "defend",
+    "defenses",
+    "errors",
+    "losses",
+    "models",
+    "perturb",
+    "sweep",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

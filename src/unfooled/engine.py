@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,11 +17,11 @@ from .inputs import Notes, check_classes, checked_images, checked_labels
 from .models.classifier import Classifier, Model, untouched
 from .models.layout import Compute, channels_last_twin, worth_a_twin
 from .oracle import QUERIES, Access, Oracle
-from .pool import Ledger, Pool, Work, screen, starts_at_image
+from .pool import Ledger, Pool, Progress, Work, screen, starts_at_image
 from .threats import Threat
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What an attack did, one row per image.
 
@@ -44,6 +44,12 @@ class Result:
     threat: Threat
     method: str
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return (
+            f"Result({self.method} with {self.threat} on {len(self.success)} images: clean accuracy "
+            f"{self.clean_accuracy:.4f}, robust accuracy {self.robust_accuracy:.4f})"
+        )
 
     @property
     def clean_accuracy(self) -> float:
@@ -72,6 +78,7 @@ def attack(
     surrogate: Model | None = None,
     compute: Compute | None = None,
     ids: Any = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Attack a model on images; see `Result` for what comes back.
 
@@ -89,6 +96,7 @@ def attack(
     surrogate:   take gradients from this model; the verdict stays with `model`.
     compute:     how the passes are computed; see `Compute`.
     ids:         (N,) integers that the random numbers belong to; None: a hash of each image and label.
+    progress:    called now and then with how far the work is.
 
     Raises `DataError`, `ModelError` (also on non-finite logits) or `ParameterError`.
     """
@@ -102,7 +110,9 @@ def attack(
     t = None if targets is None else checked_labels(targets, len(x), "targets").cpu()
     given_ids = None if ids is None else checked_labels(ids, len(x), "ids").cpu()
     if t is not None and bool((t == y).any()):
-        raise DataError(f"The target of example {int((t == y).nonzero()[0])} is its own label; it must be another class.")
+        raise DataError(
+            f"The target of example {int((t == y).nonzero()[0])} is its own label; it must be another class."
+        )
     if t is not None and any(stage.targets for stage in plan.stages()):
         raise ParameterError("'targets' were given for a plan that chooses its own (Targeted). Give one or the other.")
     device = victim.device or x.device
@@ -111,11 +121,11 @@ def attack(
     with torch.inference_mode(False), untouched(model, *([] if surrogate is None else [surrogate])):
         stages = plan.stages()
         helper = None if surrogate is None else Classifier(surrogate)
-        if helper is None and worth_a_twin(stages, len(x), early_stop):
+        if helper is None and not early_stop and worth_a_twin(len(x) * sum(s.trials * s.attack.steps for s in stages)):
             helper = channels_last_twin(victim, x[:batch].to(device), compute or Compute())
         oracle = Oracle(victim, helper, len(x), draws, first=lambda logits: _first_answer(logits, y, t, notes))
         common = Work(stages[0].attack, threat, x, y, t, given_ids, seed, early_stop)
-        _run(deal(stages, budget, oracle), common, oracle, ledger, batch, device)
+        _run(deal(stages, budget, oracle), common, oracle, ledger, batch, device, progress)
     if ledger.outside:
         notes.add(f"{ledger.outside} points of {plan} lay outside {threat} and were not counted: the attack is broken.")
     return Result(
@@ -132,7 +142,13 @@ def attack(
 
 
 def _run(
-    stages: Sequence[Stage], common: Work, oracle: Oracle, ledger: Ledger, batch: int, device: torch.device
+    stages: Sequence[Stage],
+    common: Work,
+    oracle: Oracle,
+    ledger: Ledger,
+    batch: int,
+    device: torch.device,
+    progress: Callable[[Progress], None] | None,
 ) -> None:
     """Screen the images, then run the stages, each on the examples that those before it did not fool.
 
@@ -147,9 +163,9 @@ def _run(
             if at == 0 and not (passing and starts_at_image(work, oracle, device)):
                 logits = screen(work, oracle, ledger, batch, device)
             if logits is not None and stage.targets:
-                work = replace(work, aims=_aims(logits, common.labels, stage.targets))
-                work = replace(work, trials=stage.restarts * work.aims.shape[1])  # type: ignore[union-attr]
-            Pool(replace(work, examples=ledger.open()), oracle, ledger, batch, device).run()
+                aims = _aims(logits, common.labels, stage.targets)
+                work = replace(work, aims=aims, trials=stage.restarts * aims.shape[1])
+            Pool(replace(work, examples=ledger.open()), oracle, ledger, batch, device, progress).run()
         offset += work.trials
 
 
@@ -188,7 +204,7 @@ def deal(stages: Sequence[Stage], budget: int | None, oracle: Oracle) -> list[St
 def _shortened(stage: Stage, trials: int, steps: int) -> Stage:
     attack = stage.attack
     if steps < attack.steps:
-        attack = replace(attack, steps=steps)
+        attack = replace(attack, steps=steps)  # type: ignore[type-var]  # every attack is a dataclass
     if stage.targets:
         targets = min(stage.targets, trials)
         return replace(stage, attack=attack, targets=targets, restarts=trials // targets)
@@ -207,12 +223,12 @@ def _first_answer(logits: Tensor, labels: Tensor, targets: Tensor | None, notes:
     if targets is not None:
         check_classes(targets, logits.shape[1], "targets")
     logits = logits.detach()
-    if logits.shape[1] > 1 and bool(((logits >= 0) & (logits <= 1)).all()):
-        if bool(((logits.sum(1) - 1).abs() < 1e-5).all()):
-            notes.add(
-                "The model returns probabilities, not logits: losses saturate on them and attacks look weaker than they "
-                "are. Return what goes into the softmax."
-            )
+    shares = bool(((logits >= 0) & (logits <= 1)).all()) and bool(((logits.sum(1) - 1).abs() < 1e-5).all())
+    if shares:
+        notes.add(
+            "The model returns probabilities, not logits: losses saturate on them and attacks look weaker than they "
+            "are. Return what goes into the softmax."
+        )
 
 
 def _check_options(threat: Threat, plan: Plan, **counts: Any) -> None:
@@ -232,9 +248,7 @@ def _check_options(threat: Threat, plan: Plan, **counts: Any) -> None:
             raise must_be("attack", name, f"an int of at least {least}", got)
 
 
-def perturb(
-    model: Model, images: Tensor, labels: Tensor, threat: Threat, method: Attack, *, seed: int = 0
-) -> Tensor:
+def perturb(model: Model, images: Tensor, labels: Tensor, threat: Threat, method: Attack, *, seed: int = 0) -> Tensor:
     """The bare loop of an attack, for training: its last points (N, *shape) after `method.steps` looks.
 
     No row is filtered, tested or confirmed, and the model stays in the mode that it is in.

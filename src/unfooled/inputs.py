@@ -84,7 +84,9 @@ def _judge(images: Tensor, threat: Threat) -> None:
         if threat.bounds == (0.0, 1.0) and float(images.min()) >= 0 and float(images.max()) <= 255:
             cure = "divide them by 255"
         elif threat.bounds == (0.0, 1.0):
-            cure = "attack before normalisation: put it into the model with unfooled.models.Normalized(model, mean, std)"
+            cure = (
+                "attack before normalisation: put it into the model with unfooled.models.Normalized(model, mean, std)"
+            )
         raise DataError(
             f"Image {int(outside.nonzero()[0])} lies outside the threat's bounds {allowed}: the images span {got}. "
             f"Cure: {cure}."

@@ -120,7 +120,7 @@ class Oracle:
             return looks[0]
         votes = torch.stack([look.fooled for look in looks]).sum(0)
         mean = [torch.stack([getattr(look, name) for look in looks]).mean(0) for name in ("gradient", "loss", "logits")]
-        return Look(*mean, fooled=2 * votes > len(looks))
+        return Look(mean[0], mean[1], mean[2], 2 * votes > len(looks))
 
     def _look(self, z: Tensor, goal: Goal, loss: Loss, example: Tensor) -> Look:
         with torch.enable_grad():
@@ -243,7 +243,7 @@ class GradientQuery(Query):
         with torch.enable_grad():
             z = z.detach().requires_grad_(True)
             logits = self.oracle._pass(self.oracle.surrogate, z, self.example)
-            rows = []
+            rows: list[Tensor] = []
             for picked in logits.gather(1, classes).unbind(1):
                 rows += torch.autograd.grad(picked.sum(), z, retain_graph=True)
                 self.oracle.count(self.example, backward=True)

@@ -1,6 +1,6 @@
 """The pool: trial rows of one attack, refilled as rows end, so that the batch stays full to the end of the work.
 
-Trials are numbered and enter breadth first (number, then example). A success of trial t cancels only trials after t, and
+Trials are numbered and enter breadth first (number, then example). A success of trial t cancels only later trials, and
 the lowest-numbered success is the result, so the answer does not depend on the batch size or on who finished first.
 """
 
@@ -213,12 +213,31 @@ def screen(work: Work, oracle: Oracle, ledger: Ledger, batch: int, device: torch
     return torch.cat(logits)
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is: trials ended of all, and the examples fooled so far and right on the clean image."""
+
+    attack: str
+    ended: int
+    trials: int
+    fooled: int
+    correct: int
+
+
 class Pool:
     """Runs one stage's work against an oracle and writes what it finds into a ledger."""
 
-    def __init__(self, work: Work, oracle: Oracle, ledger: Ledger, batch: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        work: Work,
+        oracle: Oracle,
+        ledger: Ledger,
+        batch: int,
+        device: torch.device,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> None:
         self.work, self.oracle, self.ledger = work, oracle, ledger
-        self.batch, self.device = batch, device
+        self.batch, self.device, self.progress = batch, device, progress
         self.at = 0
         self.sightings: list[Sighting] = []
         self.waiting: list[tuple[Trials, Tensor]] = []
@@ -240,7 +259,14 @@ class Pool:
                     leave |= (self.ledger.winner[rows.example] < rows.number.cpu()).to(self.device)
                 stay = (~(leave | ended)).nonzero().squeeze(1)
                 rows, state = self._refill(take(rows, stay), take(state, stay))
+                self._tell(len(rows) if rows is not None else 0)
         self._flush()
+
+    def _tell(self, running: int) -> None:
+        if self.progress is not None:
+            total = len(self.work.examples) * self.work.trials
+            fooled, correct = int(self.ledger.fooled.sum()), int(self.ledger.correct.sum())
+            self.progress(Progress(self.work.attack.name, self.at - running, total, fooled, correct))
 
     # --- rows in ---------------------------------------------------------------------------------
 
@@ -250,7 +276,7 @@ class Pool:
             begun = self.work.attack.init(self.work.query(new, self.oracle, self.sightings.append), new.x)
             begun = replace(begun, k=torch.zeros(len(new), dtype=torch.int64, device=self.device))
             empty = rows is None or state is None or not len(rows)
-            rows, state = (new, begun) if empty else (join(rows, new), join(state, begun))  # type: ignore[type-var]
+            rows, state = (new, begun) if empty else (join(rows, new), join(state, begun))
         return (rows, state) if rows is not None and len(rows) else (None, None)
 
     def _next(self, want: int) -> Trials | None:
@@ -340,5 +366,3 @@ class Pool:
             if bool((fooled & good).any()):
                 index = (fooled & good).nonzero().squeeze(1)
                 self.ledger.offer(take(rows, index), z[index], self.work.attack.minimal, final=True)
-
-

@@ -43,7 +43,7 @@ def uniform(key: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
     """Uniform draws in (0, 1), never 0 or 1: keys (N,) to (N, *shape). The same numbers in float32 and float64."""
     count = torch.arange(1, shape.numel() + 1, device=key.device) * _signed(_GOLDEN)
     bits = _mix(key[:, None] + count) >> 41 & ((1 << 23) - 1)
-    return ((bits.to(dtype) + 0.5) / (1 << 23)).view(len(key), *shape)
+    return ((bits.to(dtype) + 0.5) / (1 << 23)).reshape((len(key), *shape))
 
 
 def normal(key: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:

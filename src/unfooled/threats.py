@@ -62,9 +62,7 @@ class Threat(ABC):
         bounds = (options.pop("low", 0.0), options.pop("high", 1.0))
         if not call.values and "eps" not in options and call.name in THREATS:
             raise ParameterError(f"{words!r} lacks its eps: write for example '{call.name}:8/255'.")
-        return text.build(
-            "threat", text.Call(call.name, call.values, options, call.inner), THREATS, bounds=bounds
-        )
+        return text.build("threat", text.Call(call.name, call.values, options, call.inner), THREATS, bounds=bounds)
 
     def __str__(self) -> str:
         parts = [text.show(int(self.eps) if self.eps.is_integer() else self.eps)]
@@ -129,7 +127,7 @@ class Threat(ABC):
         flat, rows = z.flatten(1), x.flatten(1)
         low, high = self.box(x)
         norm = self.norm(x.shape[1:])
-        size = norm.size((flat.double() - rows.double()))
+        size = norm.size(flat.double() - rows.double())
         scale = torch.maximum(flat.abs().amax(1), rows.abs().amax(1)).double()
         most = self.eps * (1 + 64 * precision) + 2 * precision * scale * norm.rounding(flat.shape[1])
         return (size <= most) & (flat >= low).all(1) & (flat <= high).all(1)
@@ -162,17 +160,13 @@ class Threat(ABC):
         norm = self.norm(x.shape[1:])
         return norm.hyperplane(x.flatten(1), self._masked(w), offset, self.box(x)).view_as(x)
 
-    def sample(
-        self, x: Tensor, uniform: Draw, normal: Draw, radius: Tensor | float | None = None
-    ) -> Tensor:
+    def sample(self, x: Tensor, uniform: Draw, normal: Draw, radius: Tensor | float | None = None) -> Tensor:
         """A random point of the set: uniform in the ball, then clipped to the box.
 
         `uniform` and `normal` make draws of x's shape, in (0, 1) and standard normal; only what is needed is asked for.
         """
         norm, box = self.norm(x.shape[1:]), self.box(x)
-        step = norm.sample(
-            lambda: uniform().flatten(1), lambda: normal().flatten(1), self._radius(x, radius), box
-        )
+        step = norm.sample(lambda: uniform().flatten(1), lambda: normal().flatten(1), self._radius(x, radius), box)
         return clip(x.flatten(1) + step, box).view_as(x)
 
     def _width(self, g: Tensor) -> Tensor:

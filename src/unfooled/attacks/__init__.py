@@ -22,14 +22,16 @@ def _plan(call: text.Call) -> Plan:
             raise ParameterError(f"The attack {call.name!r} takes no plan in parentheses; {', '.join(PLANS)} do.")
         if call.name not in ATTACKS:
             raise unknown("attack", call.name, (*ATTACKS, *PLANS))
-        return text.build("attack", call, ATTACKS)
+        attack: Plan = text.build("attack", call, ATTACKS)
+        return attack
     inner = [_plan(part) for part in call.inner]
     if call.name == "cascade":
         return Cascade(*inner)
     if len(inner) != 1:
         raise ParameterError(f"{call.name!r} takes one plan in parentheses, as in '{call.name}(pgd:steps=40)'.")
-    kinds = {"restarts": Restarts, "targeted": Targeted}
-    return text.build("plan", text.Call(call.name, (), _with_values(call), ()), kinds, plan=inner[0])
+    kinds: dict[str, type[Plan]] = {"restarts": Restarts, "targeted": Targeted}
+    plan: Plan = text.build("plan", text.Call(call.name, (), _with_values(call), ()), kinds, plan=inner[0])
+    return plan
 
 
 def _with_values(call: text.Call) -> dict[str, object]:

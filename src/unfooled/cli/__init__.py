@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import traceback
+from typing import Any
 
+USAGE = 64
 INTERNAL = 70
 INTERRUPTED = 130
 
@@ -16,7 +18,6 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit status."""
-    import click
     import typer
 
     from ..errors import UnfooledError
@@ -24,24 +25,34 @@ def run(arguments: list[str]) -> int:
 
     try:
         status = typer.main.get_command(app).main(arguments, prog_name="unfooled", standalone_mode=False)
-        return status if isinstance(status, int) else 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message(), file=sys.stderr)  # noqa: T201
-        return 64
-    except click.UsageError as error:
-        hint = f" See '{error.ctx.command_path} --help'." if error.ctx else ""
-        return _fail(error.format_message().rstrip(".") + "." + hint, 64)
-    except click.ClickException as error:
-        return _fail(error.format_message(), 64)
+        return _interrupted() if status == INTERRUPTED else int(status or 0)  # Typer turns an interrupt into 130
     except UnfooledError as error:
         return _fail(str(error), error.exit_status)
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        return _fail("interrupted; what was finished is on disk", INTERRUPTED)
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
     except BrokenPipeError:
         return 0
     except Exception as error:
+        if hasattr(error, "format_message"):  # a usage error of Click, or of the copy of it that Typer carries
+            return _usage(error)
         traceback.print_exc()
-        return _fail(f"internal error, please report it with the lines above: {type(error).__name__}: {error}", INTERNAL)
+        return _fail(
+            f"internal error, please report it with the lines above: {type(error).__name__}: {error}", INTERNAL
+        )
+
+
+def _usage(error: Any) -> int:
+    """What was wrong in the words, in one line; where there were none, the help that Typer gives."""
+    message = str(error.format_message()).strip()
+    if "\n" in message:
+        print(message, file=sys.stderr)  # noqa: T201
+        return USAGE
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "unfooled"
+    return _fail(f"{message.rstrip('.?')}{'?' if message.endswith('?') else '.'} See '{command} --help'.", USAGE)
+
+
+def _interrupted() -> int:
+    return _fail("interrupted; what was finished is on disk", INTERRUPTED)
 
 
 def _fail(message: str, status: int) -> int:

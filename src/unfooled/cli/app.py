@@ -7,6 +7,11 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
+from .attack import attack
+from .demo import demo
+from .listing import list_
+from .report import report
+from .sweep import sweep
 from .train import train
 
 app = typer.Typer(
@@ -35,4 +40,9 @@ def top(
     """Say how easily an image classifier is fooled, harden it, and say how far each number can be believed."""
 
 
+app.command()(demo)
+app.command()(attack)
+app.command()(sweep)
 app.command()(train)
+app.command()(report)
+app.command("list")(list_)

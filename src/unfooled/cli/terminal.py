@@ -58,7 +58,7 @@ def notes_shown() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", Note)
-        warnings.showwarning = show  # type: ignore[assignment]
+        warnings.showwarning = show
         yield
 
 
@@ -68,12 +68,15 @@ def print_json(value: Any) -> None:
 
 
 def writable(folder: Path) -> Path:
-    """The folder, made if need be; an `OutputError` now rather than after an hour of work."""
+    """The folder, which can be written: an `OutputError` now rather than after an hour of work. Nothing is left there."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".unfooled-probe"
         probe.touch()
         probe.unlink()
+        for place in made:
+            place.rmdir()
     except OSError as error:
         raise OutputError(f"Cannot write to {folder}: {error.strerror}. Choose another folder with --out.") from error
     return folder

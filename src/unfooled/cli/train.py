@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import unknown
-from . import terminal
+from . import shared, terminal
+
+if TYPE_CHECKING:
+    from ..training import Progress
 
 
 def train(
@@ -26,45 +29,45 @@ def train(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a model, normally or against an attack, and write its weights."""
-    import torch
-
     from .. import data as datasets
+    from ..evaluation import judge
     from ..models import build, load, load_weights, save_weights
     from ..models.load import NETWORKS
+    from ..rng import forked
     from ..threats import Threat
     from ..training import RECIPES
     from ..training import train as fit
 
     if recipe not in RECIPES:
         raise unknown("recipe", recipe, RECIPES)
-    options = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "augment": augment}
+    options: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "augment": augment,
+    }
     chosen = replace(RECIPES[recipe], **{k: v for k, v in options.items() if v is not None})
     allowed = Threat.parse(threat)
     terminal.writable(out.resolve().parent)
-    name = data if ":" in data or Path(data).exists() else f"{data}:train"
-    found = datasets.load(name)
+    splits = {case.name for case in datasets.cases() if "train" in case.counts}
+    found = shared.load_data(f"{data}:train" if data in splits else data)
     images, labels = found.floats(), found.labels
     classes = len(found.classes) or int(labels.max()) + 1
-    torch.manual_seed(seed)
-    if model in NETWORKS:
-        network = build(model, images.shape[1], images.shape[-1], classes)
-    else:
-        network = load(model)
+    with forked(seed):
+        network = build(model, images.shape[1], images.shape[-1], classes) if model in NETWORKS else load(model)
     with terminal.notes_shown(), terminal.progress() as bars:
         task = bars.add_task("training", total=None, note="")
 
-        def show(at):  # type: ignore[no-untyped-def]
+        def show(at: Progress) -> None:
             note = f"epoch {at.epoch}/{chosen.epochs}  loss {at.loss:.3f}  accuracy {at.accuracy:.3f}"
             bars.update(task, total=at.steps, completed=at.step, note=note)
 
         fit(network, images, labels, chosen, allowed, seed=seed, progress=show)
     about = {"data": found.name, "recipe": str(chosen), "threat": str(allowed), "seed": str(seed), "model": model}
-    save_weights(network, out, **about)
-    load_weights(network, out)
-    with torch.no_grad():
-        right = sum(int((network(x).argmax(1) == y).sum()) for x, y in zip(images.split(500), labels.split(500), strict=True))
-    accuracy = right / len(images)
+    save_weights(network, out, about)
+    right = judge(load_weights(network, out), images, labels).clean_correct
+    accuracy = float(right.double().mean())
     if json:
         terminal.print_json({"weights": str(out), "training_accuracy": accuracy, **about})
     else:
-        terminal.out.print(f"wrote [b]{out}[/]: accuracy {accuracy:.4f} on {found.name} (its training images)")
+        terminal.out.print(f"wrote [b]{out}[/]: accuracy {accuracy:.4f} on {found.name}, its training images")

@@ -89,9 +89,7 @@ def _from_file(wanted: Spec, path: Path) -> Dataset:
             raise errors.MissingData(f"There is no file or folder {wanted.name!r}.")
         raise errors.unknown("data set", wanted.name, names())
     if path.suffix.lower() != ".npz":
-        raise errors.DataError(
-            f"{wanted.name} is neither an image folder nor an .npz file (arrays images and labels)."
-        )
+        raise errors.DataError(f"{wanted.name} is neither an image folder nor an .npz file (arrays images and labels).")
     arrays = read_npz(path, wanted.split)
     name = f"{wanted.name}:{arrays.split}" if arrays.split else wanted.name
     return Dataset(arrays.images, arrays.labels, arrays.classes, name, f"file {path}")

@@ -43,9 +43,7 @@ def fetch(url: str, target: Path, md5: str, progress: Progress | None = None) ->
         part.replace(target)
 
 
-def fetch_members(
-    url: str, folder: Path, members: Sequence[str], md5: str, progress: Progress | None = None
-) -> None:
+def fetch_members(url: str, folder: Path, members: Sequence[str], md5: str, progress: Progress | None = None) -> None:
     """Download a tar archive and lay these members of it, by their last names, into `folder`.
 
     Nothing else of the archive is written, and its own paths are never used.
@@ -114,8 +112,7 @@ def _verify(url: str, part: Path, md5: str) -> None:
         with part.open("rb") as file:
             looks = describe(file.read(64))
         raise DataError(
-            f"{url} gave another file than expected (md5 {found} instead of {md5}; it {looks}). "
-            "Nothing was kept."
+            f"{url} gave another file than expected (md5 {found} instead of {md5}; it {looks}). Nothing was kept."
         )
 
 

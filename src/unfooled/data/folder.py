@@ -40,9 +40,7 @@ class _Item:
     label: int
 
 
-def load_folder(
-    spec: Spec, resize: Size | None, crop: Size | None, classes: Mapping[str, int] | None
-) -> Dataset:
+def load_folder(spec: Spec, resize: Size | None, crop: Size | None, classes: Mapping[str, int] | None) -> Dataset:
     """The images of ``FOLDER/CLASS/IMAGE`` as uint8, in the order of class and file name.
 
     RGB unless every image of the range is grey; transparency lies on white; EXIF orientation is applied;
@@ -65,12 +63,7 @@ def load_folder(
             raise ParameterError(f"{spec.name} holds no folder {spec.split!r}.")
     folders = _class_folders(root)
     indices = _indices(root, [folder.name for folder in folders], classes)
-    items = [
-        _Item(path, indices[folder.name])
-        for folder in folders
-        for path in _listing(folder)
-        if _is_image(path)
-    ]
+    items = [_Item(path, indices[folder.name]) for folder in folders for path in _listing(folder) if _is_image(path)]
     if not items:
         raise _no_images(root, folders)
     rows = spec.rows(len(items), name)
@@ -130,9 +123,7 @@ def _indices(root: Path, names: list[str], classes: Mapping[str, int] | None) ->
     if unnamed:
         raise ParameterError(f"classes gives no index for the folders {_some(unnamed)} of {root}.")
     wrong = [
-        name
-        for name, index in classes.items()
-        if isinstance(index, bool) or not isinstance(index, int) or index < 0
+        name for name, index in classes.items() if isinstance(index, bool) or not isinstance(index, int) or index < 0
     ]
     if wrong:
         raise ParameterError(f"classes must give each folder an int >= 0; it does not for {_some(wrong)}.")
@@ -209,9 +200,7 @@ def _from_16_bits(image: Image.Image, what: str) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise DataError(f"{what} has values beyond 16 bits; save it with 8 or 16 bits.")
-    return Image.fromarray(
-        np.round(values / 257).astype(np.uint8)
-    )  # Pillow's own conversion would clip at 255
+    return Image.fromarray(np.round(values / 257).astype(np.uint8))  # Pillow's own conversion would clip at 255
 
 
 def _opaque(image: Image.Image) -> Image.Image:

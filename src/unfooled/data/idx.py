@@ -61,8 +61,6 @@ def _read(stream: BinaryIO, path: Path, shape: tuple[int, ...]) -> NDArray[np.ui
     count = int(np.prod(shape))
     values = stream.read(count + 1)  # one more: past the end a gzip's checksum is verified
     if len(values) != count:
-        what = (
-            "is truncated: it holds" if len(values) < count else "has bytes after its end: it holds more than"
-        )
+        what = "is truncated: it holds" if len(values) < count else "has bytes after its end: it holds more than"
         raise refuse(path, f"{what} {min(len(values), count)} values where its header promises {count}")
     return np.frombuffer(bytearray(values), np.uint8).reshape(shape)

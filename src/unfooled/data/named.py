@@ -75,9 +75,7 @@ class Search:
         return None
 
 
-def load_named(
-    case: NamedSet, split: str, root: Path | None, download: bool, progress: Progress | None
-) -> Dataset:
+def load_named(case: NamedSet, split: str, root: Path | None, download: bool, progress: Progress | None) -> Dataset:
     """One whole split of a named set.
 
     Args:

@@ -166,13 +166,9 @@ def _labels(path: Path, key: str, labels: NDArray[Any]) -> Tensor:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2:
-        raise refuse(
-            path, f"holds labels of shape {labels.shape} under {key!r}; store labels.argmax(1) instead"
-        )
+        raise refuse(path, f"holds labels of shape {labels.shape} under {key!r}; store labels.argmax(1) instead")
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise refuse(
-            path, f"holds {labels.dtype} of shape {labels.shape} under {key!r}; labels are (N,) integers"
-        )
+        raise refuse(path, f"holds {labels.dtype} of shape {labels.shape} under {key!r}; labels are (N,) integers")
     if (labels < 0).any():
         row = int(np.flatnonzero(labels < 0)[0])
         raise refuse(path, f"holds the label {labels[row]} at position {row}; labels count from 0")

@@ -38,9 +38,7 @@ class Spec:
         if first < last <= count:
             return slice(first, last)
         reason = "it must lie within" if first < last else "it holds nothing; it must go up, within"
-        raise ParameterError(
-            f"{name} has {count} images. Its range is [{first}:{last}]: {reason} [0:{count}]."
-        )
+        raise ParameterError(f"{name} has {count} images. Its range is [{first}:{last}]: {reason} [0:{count}].")
 
 
 def parse(text: str) -> Spec:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +35,6 @@ class Compute:
             raise must_be("Compute", "layout", f"one of {', '.join(map(repr, _LAYOUTS))}", self.layout)
 
 
-class _Stage(Protocol):
-    attack: object
-    trials: int
-
-
 def channels_last_twin(victim: Classifier, images: Tensor, compute: Compute) -> Classifier | None:
     """A classifier with the victim's weights in channels-last layout, or None where that gains nothing."""
     module = victim.module
@@ -55,7 +50,7 @@ def channels_last_twin(victim: Classifier, images: Tensor, compute: Compute) -> 
     return None
 
 
-def _twin(module: nn.Module, weights: dict[str, Tensor]) -> Callable[[Tensor], object]:
+def _twin(module: nn.Module, weights: Mapping[str, Tensor]) -> Callable[[Tensor], object]:
     changed = {n: p.detach().to(memory_format=torch.channels_last) for n, p in weights.items()}
 
     def forward(images: Tensor) -> object:
@@ -73,9 +68,10 @@ def _is_faster(module: nn.Module, images: Tensor) -> bool:
         except (RuntimeError, TypeError, AttributeError):
             return False
         twin = _twin(trial, {n: p for n, p in trial.named_parameters() if p.dim() == 4})
+        forwards: tuple[Callable[[Tensor], object], ...] = (trial, twin)
         times: tuple[list[float], list[float]] = ([], [])
         for turn in range(8):
-            for forward, log in zip((trial, twin), times, strict=True):
+            for forward, log in zip(forwards, times, strict=True):
                 start = time.perf_counter()
                 with torch.enable_grad():
                     x = images.detach().requires_grad_(True)
@@ -87,9 +83,6 @@ def _is_faster(module: nn.Module, images: Tensor) -> bool:
     return _measured[key]
 
 
-def worth_a_twin(stages: Sequence[_Stage], examples: int, early_stop: bool) -> bool:
-    """Whether a run is long enough: a twin costs a clean and a confirming pass more, and its measurement 16 batches."""
-    looks = sum(stage.trials * stage.attack.steps for stage in stages)  # type: ignore[attr-defined]
-    return looks >= 20 and looks * examples >= 20_000
-
-
+def worth_a_twin(looks: int) -> bool:
+    """Whether a run of that many looks is long enough for the measurement, 16 batches, to pay."""
+    return looks >= 50_000

@@ -35,7 +35,9 @@ def build(name: str, channels: int = 1, size: int = 28, classes: int = 10) -> nn
     return NETWORKS[name](channels, size, classes)
 
 
-def load(spec: str, weights: str | Path | None = None, *, channels: int = 1, size: int = 28, classes: int = 10) -> nn.Module:
+def load(
+    spec: str, weights: str | Path | None = None, *, channels: int = 1, size: int = 28, classes: int = 10
+) -> nn.Module:
     """A model in eval mode.
 
     spec:     a bundled model ("fashion-mnist/plain"), a network ("seed-cnn"), or "file.py:factory", where factory is a

@@ -48,7 +48,8 @@ class _Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.body(x) + self.shortcut(x)).relu()
+        total: Tensor = self.body(x) + self.shortcut(x)
+        return total.relu()
 
 
 class SmallResNet(nn.Sequential):

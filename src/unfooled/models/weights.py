@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..errors import MissingData, ModelError, OutputError
+from ..errors import MissingData, ModelError
+from ..store import whole
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -23,10 +23,18 @@ def read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+    ):
+        if path.read_bytes()[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
             raise ModelError(
-                f"{path} is a pickle that carries code, which is not run. Save its state_dict() as safetensors."
+                f"{path} holds more than weights, or is damaged. Code in it is not run: save a state_dict(), as safetensors."
             ) from None
         raise ModelError(f"{path} is no weights file (safetensors, or a state dict saved by torch).") from None
     for key in ("state_dict", "model_state_dict", "model"):
@@ -48,21 +56,14 @@ def apply(module: nn.Module, path: Path) -> nn.Module:
     return module
 
 
-def save(module: nn.Module, path: Path, half: bool = True, **about: str) -> None:
+def save(module: nn.Module, path: Path, about: Mapping[str, str], half: bool = True) -> None:
     """Write a module's state as safetensors, floats rounded to float16 if `half`, with `about` as metadata.
 
-    Written under a temporary name and renamed, so that no half file is left behind.
+    All of it or nothing is written. Raises `OutputError`.
     """
     state = {
         name: value.detach().cpu().to(torch.float16 if half and value.is_floating_point() else value.dtype).contiguous()
         for name, value in module.state_dict().items()
     }
-    temporary = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(state, temporary, metadata=about)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"Cannot write the weights to {path}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as temporary:
+        save_file(state, temporary, metadata=dict(about))

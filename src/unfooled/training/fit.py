@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..attacks.base import Attack
 from ..errors import DataError, ModelError, ParameterError
 from ..inputs import Notes, checked_images, checked_labels
 from ..rng import forked
 from ..threats import Linf, Threat
-from .objectives import adversarial, standard
+from .objectives import Objective, adversarial, standard
 from .recipes import Recipe
 
 
@@ -55,13 +56,32 @@ def train(
     if inner is not None and threat is None:
         raise ParameterError("A recipe with an inner attack needs a threat, such as linf:0.1.")
     with forked(seed):
-        _run(model, images, labels, recipe, inner, threat, seed, progress)
+        _fit(model, images, labels, recipe, _objectives(recipe, inner, threat), seed, progress)
     return model.eval()
 
 
-def _run(model, images, labels, recipe, inner, threat, seed, progress):  # type: ignore[no-untyped-def]
-    per_epoch = math.ceil(len(images) / recipe.batch_size)
-    steps = per_epoch * recipe.epochs
+def _objectives(recipe: Recipe, inner: Attack | None, threat: Threat | None) -> Callable[[float], Objective]:
+    """The objective at a share (above 0, up to 1) of the run: eps grows over the warm-up."""
+    if inner is None or threat is None:
+        return lambda share: standard
+
+    def at(share: float) -> Objective:
+        grown = min(1.0, share / recipe.warm_up) if recipe.warm_up else 1.0
+        return adversarial(threat.within(threat.eps * grown), inner)
+
+    return at
+
+
+def _fit(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    objective: Callable[[float], Objective],
+    seed: int,
+    progress: Callable[[Progress], None],
+) -> None:
+    steps = math.ceil(len(images) / recipe.batch_size) * recipe.epochs
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps + 1)
     order = torch.Generator().manual_seed(seed)
@@ -73,14 +93,11 @@ def _run(model, images, labels, recipe, inner, threat, seed, progress):  # type:
             x, y = images[index], labels[index]
             if recipe.augment:
                 x = _augmented(x, order)
-            objective = standard
-            if inner is not None:
-                share = 1.0 if step >= recipe.warm_up * steps else (step + 1) / (recipe.warm_up * steps)
-                objective = adversarial(threat.within(threat.eps * share), inner)
-            loss, logits = objective(model, x, y, seed * steps + step)
-            if not math.isfinite(float(loss)):
+            loss, logits = objective((step + 1) / steps)(model, x, y, seed * steps + step)
+            value = float(loss.detach())
+            if not math.isfinite(value):
                 raise ModelError(
-                    f"The loss became {float(loss)} at step {step + 1} of {steps} (epoch {epoch + 1}). "
+                    f"The loss became {value} at step {step + 1} of {steps} (epoch {epoch + 1}). "
                     "Train with a smaller learning rate."
                 )
             optimizer.zero_grad(set_to_none=True)
@@ -88,7 +105,7 @@ def _run(model, images, labels, recipe, inner, threat, seed, progress):  # type:
             optimizer.step()
             schedule.step()
             step += 1
-            loss_sum += float(loss) * len(x)
+            loss_sum += value * len(x)
             right += float((logits.argmax(1) == y).sum())
             seen += len(x)
             progress(Progress(epoch + 1, step, steps, loss_sum / seen, right / seen))
@@ -103,5 +120,3 @@ def _augmented(x: Tensor, generator: torch.Generator) -> Tensor:
     columns = torch.where(torch.rand((n, 1), generator=generator) < 0.5, columns, columns.flip(1))
     at = torch.arange(n)[:, None, None]
     return padded.permute(0, 2, 3, 1)[at, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
-
-

@@ -52,9 +52,7 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "standard": Recipe("cross-entropy on the images"),
-    "pgd": Recipe(
-        "adversarial training with PGD (Madry et al. 2018)", attack="pgd:steps=5,step_size=0.3", warm_up=0.2
-    ),
+    "pgd": Recipe("adversarial training with PGD (Madry et al. 2018)", attack="pgd:steps=5,step_size=0.3", warm_up=0.2),
     "noise-fgsm": Recipe(
         "FGSM from a random start, step 1.25 eps (Wong et al. 2020, arXiv:2001.03994)",
         attack="pgd:steps=1,step_size=1.25",

@@ -1,0 +1,94 @@
+"""`unfooled attack`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import shared, terminal
+
+
+def attack(
+    model: shared.ModelArgument = None,
+    data: shared.DataArgument = None,
+    threat: Annotated[
+        str, typer.Option(help="The set of changes allowed: linf:8/255, l2:0.5, l1:12, l0:20.")
+    ] = "linf:8/255",
+    method: Annotated[
+        str,
+        typer.Option("--attack", "--method", help="An attack or a plan: fgsm, pgd:steps=40, restarts:5(pgd)."),
+    ] = "pgd",
+    out: Annotated[Path, typer.Option(help="The run folder; the same command goes on with it.")] = Path("runs/attack"),
+    model_: shared.ModelOption = None,
+    data_: shared.DataOption = None,
+    weights: shared.Weights = None,
+    defense: Annotated[
+        str | None, typer.Option(help="Put a defense in front: blur:sigma=1. Attacked adaptively.")
+    ] = None,
+    target: Annotated[
+        int | None, typer.Option(help="The class that the model shall answer (others are skipped).")
+    ] = None,
+    resize: shared.Resize = None,
+    crop: shared.Crop = None,
+    classes: shared.Classes = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in work at a time.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Passes per image at most.")] = None,
+    draws: Annotated[int, typer.Option(help="Passes that a gradient is averaged over, for a random model.")] = 1,
+    seed: shared.Seed = 0,
+    json: shared.Json = False,
+) -> None:
+    """Attack a model on images; write the adversarial images, the evidence and a report."""
+    import torch
+
+    from .. import attacks, defenses, report
+    from ..data import Dataset
+    from ..errors import DataError
+    from ..store import RunFolder
+    from ..studies import single
+    from ..threats import Threat
+
+    named = shared.one_of(model, model_, "MODEL"), shared.one_of(data, data_, "DATA")
+    allowed, plan = Threat.parse(threat), attacks.parse(method)
+    wall = None if defense is None else defenses.parse(defense)
+    terminal.writable(out)
+    with terminal.notes_shown():
+        found = shared.load_data(named[1], resize, crop, classes)
+        network = shared.load_model(named[0], weights, found)
+        targets = None
+        if target is not None:
+            keep = (found.labels != target).nonzero().squeeze(1)
+            if not len(keep):
+                raise DataError(f"Every image of {found.name} has the label {target}, the target.")
+            found = Dataset(found.images[keep], found.labels[keep], found.classes, found.name, found.source)
+            targets = torch.full_like(found.labels, target)
+        if wall is not None:
+            network = defenses.defend(network, wall)
+        settings = {
+            "model": named[0],
+            "weights": str(weights or ""),
+            "data": found.name,
+            "defense": defense or "",
+        }
+        folder = RunFolder(out)
+        with terminal.progress() as bars:
+            task = bars.add_task(f"[b]{plan}[/]", total=len(found), note="")
+
+            def show(at: single.Running) -> None:
+                part = 0.0
+                if at.within is not None and at.within.trials:
+                    part = min(single.SHARD, at.total - at.done) * at.within.ended / at.within.trials
+                note = f"accuracy {at.robust / at.done:.3f}" if at.done else ""
+                bars.update(task, completed=at.done + part, note=note)
+
+            evaluation = single.run(
+                folder, network, found, allowed, plan, {k: v for k, v in settings.items() if v}, seed=seed,
+                targets=targets, show=show, batch_size=batch_size, budget=budget, draws=draws,
+            )  # fmt: skip
+        page = report.draw(folder)
+    if json:
+        terminal.out.print_json(evaluation.to_json())
+    else:
+        shared.show(evaluation)
+        terminal.out.print(f"\nreport: [b]{page}[/]")

@@ -1,0 +1,151 @@
+"""What several commands read from their options, and how they show an evaluation."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import DataError, MissingData, ParameterError
+from . import terminal
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..data import Dataset
+    from ..results import Evaluation, Table
+
+ModelArgument = Annotated[
+    str | None, typer.Argument(metavar="MODEL", help="fashion-mnist/plain, seed-cnn, or file.py:factory.")
+]
+DataArgument = Annotated[
+    str | None, typer.Argument(metavar="DATA", help="mnist, cifar10:test:0-1000, a folder, an .npz file …")
+]
+ModelOption = Annotated[str | None, typer.Option("--model", help="The same as MODEL.")]
+DataOption = Annotated[str | None, typer.Option("--data", help="The same as DATA.")]
+Weights = Annotated[Path | None, typer.Option(help="Weights for the model: safetensors or a state dict.")]
+Resize = Annotated[str | None, typer.Option(help="Resize images: SIDE, or HEIGHTxWIDTH.")]
+Crop = Annotated[str | None, typer.Option(help="Crop the centre: SIDE, or HEIGHTxWIDTH.")]
+Classes = Annotated[
+    Path | None, typer.Option(help="JSON file: class folder's name to the model's index, {\"cat\": 3, …}.")
+]
+Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def one_of(argument: str | None, option: str | None, name: str) -> str:
+    """The value given as an argument or as an option."""
+    if argument is not None and option is not None:
+        raise ParameterError(f"{name} is given twice, as an argument and as --{name.lower()}. Give it once.")
+    value = argument if option is None else option
+    if value is None:
+        raise ParameterError(f"{name} is missing: give it as an argument or as --{name.lower()}.")
+    return value
+
+
+def size(text: str | None, name: str) -> int | tuple[int, int] | None:
+    """32 or 32x48."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if not all(part.isdigit() for part in parts) or len(parts) > 2:
+        raise ParameterError(f"--{name} must be SIDE or HEIGHTxWIDTH, such as 32 or 32x48. Got {text!r}.")
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+def load_data(spec: str, resize: str | None = None, crop: str | None = None, classes: Path | None = None) -> Dataset:
+    """The data set of a spec, with a bar for a download."""
+    from .. import data
+
+    with terminal.progress() as bars:
+        tasks: dict[str, object] = {}
+
+        def downloaded(file: str, done: int, total: int) -> None:
+            if file not in tasks:
+                tasks[file] = bars.add_task(f"downloading {file}", total=total or None, note="")
+            bars.update(tasks[file], completed=done)  # type: ignore[arg-type]
+
+        return data.load(
+            spec,
+            resize=size(resize, "resize"),
+            crop=size(crop, "crop"),
+            classes=read_classes(classes),
+            progress=downloaded,
+        )
+
+
+def read_classes(path: Path | None) -> dict[str, int] | None:
+    """A JSON object from folder names to indices."""
+    if path is None:
+        return None
+    if not path.is_file():
+        raise MissingData(f"There is no file {path} of classes.")
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(found, dict) or not all(type(v) is int and v >= 0 for v in found.values()):
+        raise DataError(f'{path} must hold an object from class folders to indices, such as {{"cat": 3, "dog": 5}}.')
+    return found
+
+
+def load_model(spec: str, weights: Path | None, data: Dataset) -> nn.Module:
+    """The model of a spec, shaped for the data where it is one of this package's networks."""
+    from .. import models
+
+    shape = data.images.shape[1:]
+    channels, side = (int(shape[0]), int(shape[-1])) if len(shape) == 3 else (1, 28)
+    classes = len(data.classes) or int(data.labels.max()) + 1
+    return models.load(spec, weights, channels=channels, size=side, classes=classes)
+
+
+def show_table(table: Table) -> None:
+    """Print a table; columns of numbers go to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(
+        title=Text(table.title),
+        title_style="bold",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        header_style="dim",
+    )
+    for at, name in enumerate(table.columns):
+        numbers = all(re.match(r"[-+]?[0-9.]+\b|$", row[at]) for row in table.rows)
+        shown.add_column(Text(name), justify="right" if numbers else "left", overflow="fold")
+    for at, row in enumerate(table.rows):
+        shown.add_row(*map(Text, row), style="bold" if at in table.strong else None)
+    terminal.out.print(shown)
+
+
+def show(evaluation: Evaluation, tables: int | None = None) -> None:
+    """Print what a study found."""
+    terminal.out.print()
+    for table in evaluation.tables[:tables]:
+        show_table(table)
+        terminal.out.print()
+    for sentence in evaluation.verdict:
+        terminal.out.print(f"[bold]•[/] {sentence}")
+
+
+def grid(text: str, name: str) -> list[float]:
+    """0,0.05,0.1 or FROM:TO:STEP; numbers may be fractions such as 8/255."""
+    from .. import text as words
+
+    numbers = [words.value(part) for part in text.replace(":", ",").split(",")]
+    if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
+        raise ParameterError(
+            f"--{name} must be numbers such as 0,0.1,0.2 or FROM:TO:STEP such as 0:0.4:0.05. Got {text!r}."
+        )
+    if ":" not in text:
+        return [float(n) for n in numbers]
+    if len(numbers) != 3 or not numbers[2] > 0 or numbers[1] < numbers[0]:
+        raise ParameterError(f"--{name} as FROM:TO:STEP needs FROM ≤ TO and STEP > 0. Got {text!r}.")
+    start, stop, step = numbers
+    return [round(start + k * step, 10) for k in range(int((stop - start) / step + 1e-9) + 1)]

@@ -1,0 +1,125 @@
+"""Measurements made of attacks: accuracy against eps, and of given points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .attacks.base import Plan
+from .engine import attack, default_batch
+from .errors import must_be
+from .goals import Goal
+from .models.classifier import Classifier, Model, untouched
+from .oracle import Oracle
+from .results import Estimate, share
+from .threats import Threat
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Accuracy against eps, by the smallest eps of the grid at which each image was fooled.
+
+    eps:            the grid, rising; it may begin with 0, the clean accuracy.
+    fooled_at:      (N,) float64, the smallest eps that fooled; 0 where the model was wrong anyway; inf where none did.
+    adversarial:    (N, *shape) the point found there; the image itself elsewhere.
+    clean_correct:  (N,) right on the image.
+    forward, backward:  passes, of all images together.
+    """
+
+    threat: Threat
+    eps: tuple[float, ...]
+    fooled_at: Tensor
+    adversarial: Tensor
+    clean_correct: Tensor
+    forward: int
+    backward: int
+
+    def accuracy(self, eps: float) -> Estimate:
+        """The share right on the image and not fooled at eps or below; it can only fall with eps."""
+        right = self.clean_correct & (self.fooled_at > eps)
+        return share(int(right.sum()), len(right))
+
+    def accuracies(self) -> list[Estimate]:
+        """One for each eps of the grid."""
+        return [self.accuracy(eps) for eps in self.eps]
+
+
+def sweep(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    eps: Sequence[float],
+    method: Plan | str,
+    *,
+    after: Sweep | None = None,
+    **options: Any,
+) -> Sweep:
+    """Attack at one eps after the other, each time only what is not fooled yet: a point counts at every larger eps.
+
+    threat:   norm, box and mask; its own eps does not matter.
+    after:    an earlier sweep of the same images, whose points count here too.
+    options:  those of `unfooled.attack`.
+    """
+    grid = tuple(sorted({float(e) for e in eps}))
+    if not grid or grid[0] < 0:
+        raise must_be("sweep", "eps", "floats of at least 0", list(eps))
+    images = images.detach()
+    fooled_at = torch.full((len(images),), torch.inf, dtype=torch.float64)
+    adversarial, forward, backward = images.clone(), 0, 0
+    correct = torch.zeros(len(images), dtype=torch.bool)
+    if after is not None:
+        fooled_at, adversarial, correct = (
+            after.fooled_at.clone(),
+            after.adversarial.clone(),
+            after.clean_correct.clone(),
+        )
+        forward, backward = after.forward, after.backward
+    for at, radius in enumerate(e for e in grid if e > 0):
+        open_ = (fooled_at > radius).nonzero().squeeze(1)
+        if not len(open_):
+            break
+        found = attack(model, images[open_], labels[open_], threat.within(radius), method, **options)
+        forward += int(found.forward.sum())
+        backward += int(found.backward.sum())
+        if at == 0 and after is None:
+            correct = found.clean_correct.clone()
+            fooled_at[~correct] = 0.0
+        won = open_[found.success]
+        fooled_at[won] = radius
+        adversarial[won] = found.adversarial[found.success]
+    if grid == (0.0,):
+        answers = judge(model, images, labels)
+        correct, forward = answers.clean_correct, len(images)
+    return Sweep(threat, grid, fooled_at, adversarial, correct, forward, backward)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a model says of images: right on them, the class it answers, and its softmax share of that class."""
+
+    clean_correct: Tensor
+    prediction: Tensor
+    confidence: Tensor
+
+
+def judge(model: Model, images: Tensor, labels: Tensor) -> Judgement:
+    """Classify images (N, *shape); a random model by the majority of draws. No attack."""
+    victim = Classifier(model)
+    device = victim.device or images.device
+    oracle = Oracle(victim, None, len(images))
+    right, prediction, confidence = [], [], []
+    with torch.inference_mode(False), untouched(model):
+        for index in torch.arange(len(images)).split(default_batch(images[0].numel(), device)):
+            x, goal = images[index].to(device), Goal(labels[index].to(device))
+            logits = oracle.answer(x, index)
+            wrong = oracle.confirm(x, goal, index) if oracle.random else goal.fooled(logits)
+            best = logits.softmax(1).max(1)
+            right.append(~wrong.cpu())
+            prediction.append(best.indices.cpu())
+            confidence.append(best.values.cpu())
+    return Judgement(torch.cat(right), torch.cat(prediction), torch.cat(confidence))

@@ -1,0 +1,196 @@
+"""The plain numbers of a whole study: what is written as `evaluation.json`, and what reports are drawn from.
+
+No torch here. `schema()` is the JSON schema of what is written; `docs/evaluation.schema.json` is its copy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .errors import DataError, MissingData
+
+SCHEMA_VERSION = 1
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A frozen record that refuses unknown fields."""
+
+
+class Estimate(Record, frozen=True):
+    """A share of n examples with its interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    method: str = "Clopper-Pearson 95 %"
+
+
+def share(count: int, n: int) -> Estimate:
+    """count of n, with the exact binomial interval of 95 % (Clopper & Pearson 1934)."""
+    from scipy.stats import beta
+
+    low = float(beta.ppf(0.025, count, n - count + 1)) if count else 0.0
+    high = float(beta.ppf(0.975, count + 1, n - count)) if count < n else 1.0
+    return Estimate(value=count / n, low=low, high=high, n=n)
+
+
+class Curve(Record, frozen=True):
+    """Accuracy against x (eps, or a defense's strength). Curves with the same `family` are shown in one colour.
+
+    role:  how it is drawn: "model" (solid), "non-adaptive" (dashed), "adaptive" (solid), "clean" (thin, grey).
+    """
+
+    label: str
+    x: list[float]
+    y: list[Estimate]
+    role: str = "model"
+    family: str = ""
+
+
+class Mark(Record, frozen=True):
+    """A point worth naming on a panel, such as the best strength of a defense."""
+
+    label: str
+    x: float
+    y: Estimate
+    role: str = "model"
+    family: str = ""
+
+
+class Panel(Record, frozen=True):
+    """One plot: curves over a common axis, and the sentence that it shows."""
+
+    id: str
+    title: str
+    x_label: str
+    curves: list[Curve]
+    marks: list[Mark] = []
+    caption: str = ""
+
+
+class Table(Record, frozen=True):
+    """Rows of text, as they are printed. The first column names the row; `strong` rows are the ones to read."""
+
+    id: str
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    strong: list[int] = []
+    caption: str = ""
+
+
+class Picture(Record, frozen=True):
+    """One example and what fooled the model on it. Its arrays are row `row` of `pictures.safetensors`."""
+
+    row: int
+    example: int
+    label: str
+    clean_prediction: str
+    clean_confidence: float
+    adversarial_prediction: str
+    adversarial_confidence: float
+    threat: str
+    attack: str
+    size: float
+    model: str
+
+
+class Gallery(Record, frozen=True):
+    """Pictures that belong together. kind: "triptych" (image, scaled perturbation, adversarial image) or "grid"."""
+
+    id: str
+    title: str
+    kind: str
+    pictures: list[Picture]
+    caption: str = ""
+
+
+class Cost(Record, frozen=True):
+    """What a part of the work took."""
+
+    part: str
+    forward: int
+    backward: int
+    seconds: float
+
+
+class Environment(Record, frozen=True):
+    """Where and with what it was made."""
+
+    unfooled: str
+    python: str
+    torch: str
+    machine: str
+    threads: int
+
+
+class Evaluation(Record, frozen=True):
+    """A whole study.
+
+    kind:      "demo", "seed-study", "sweep" or "attack".
+    verdict:   the sentences to read first.
+    settings:  what it was made from, in order: data, models, threats, attacks, seed …
+    command:   the command line that makes it again.
+    """
+
+    kind: str
+    title: str
+    verdict: list[str]
+    settings: dict[str, str]
+    command: str
+    environment: Environment
+    created: str
+    tables: list[Table] = []
+    panels: list[Panel] = []
+    galleries: list[Gallery] = []
+    cost: list[Cost] = []
+    notes: list[str] = []
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """Pretty JSON. Infinite numbers do not occur in it."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2).decode() + "\n"
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of an evaluation."""
+    found: dict[str, Any] = msgspec.json.schema(Evaluation)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "unfooled evaluation",
+        **found,
+    }
+
+
+def read(path: Path) -> Evaluation:
+    """Read an evaluation; one of another version, or damaged, is a `DataError` that says which."""
+    if not path.is_file():
+        raise MissingData(f"There is no {path}. A run folder holds an evaluation.json when its run has ended.")
+    raw = path.read_bytes()
+    try:
+        version = msgspec.json.decode(raw).get("schema_version")
+    except (msgspec.DecodeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged: {error}.") from None
+    if version != SCHEMA_VERSION:
+        raise DataError(f"{path} has schema version {version}; this version of unfooled reads {SCHEMA_VERSION}.")
+    try:
+        return msgspec.json.decode(raw, type=Evaluation)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{path} is not an evaluation: {error}.") from None
+
+
+def percent(estimate: Estimate, interval: bool = False) -> str:
+    """An estimate as people write it: 87.3 %, or 87.3 % [85.1, 89.3]."""
+    text = f"{100 * estimate.value:.1f} %"
+    return f"{text} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]" if interval else text
+
+
+def finite(values: Sequence[float]) -> list[float]:
+    """The values that are finite."""
+    return [v for v in values if math.isfinite(v)]

@@ -1,0 +1,270 @@
+"""A defense measured both ways: by an attacker who does not know of it, and by one who does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..attacks import FGSM, PGD
+from ..attacks.base import Attack
+from ..defenses import Defense, defend
+from ..engine import perturb
+from ..evaluation import judge, sweep
+from ..models import untouched
+from ..results import Curve, Estimate, Mark, Panel, Table, percent, share
+from ..threats import Linf, Threat
+from .common import Say, Spent
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """How a defense is attacked: by `attack`, blindly and through it, then by `stronger` where that did not fool."""
+
+    threat: Threat
+    attack: Attack
+    stronger: Attack
+
+
+SEED = Attacker(Linf(1.0), FGSM(), PGD(steps=10, step_size=0.25))
+STRONGER = SEED.stronger
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One defense at one strength. Each mapping goes from eps to accuracy.
+
+    clean:         accuracy of the defended model on the images.
+    non_adaptive:  on the attack's images for the bare model, filtered afterwards: what the student's project measured.
+    adaptive:      under the same attack with the gradient taken through the filter.
+    stronger:      and under the stronger attack through the filter where that did not fool.
+    """
+
+    strength: float
+    clean: Estimate
+    non_adaptive: dict[float, Estimate]
+    adaptive: dict[float, Estimate]
+    stronger: dict[float, Estimate]
+
+    def gap(self, eps: float) -> float:
+        """How many points of accuracy the attacker's ignorance was worth: non-adaptive less adaptive."""
+        return 100 * (self.non_adaptive[eps].value - self.adaptive[eps].value)
+
+
+def blind_points(
+    model: nn.Module, images: Tensor, labels: Tensor, eps: Sequence[float], attacker: Attacker, spent: Spent
+) -> dict[float, Tensor]:
+    """The attack's images for the bare model at each eps: of every image, also those that it gets wrong."""
+    points = {}
+    with untouched(model):
+        for radius in eps:
+            batches = zip(images.split(128), labels.split(128), strict=True)
+            threat = attacker.threat.within(radius)
+            points[radius] = torch.cat([perturb(model, x, y, threat, attacker.attack) for x, y in batches])
+            spent.add(len(images) * attacker.attack.steps, len(images) * attacker.attack.steps)
+    return points
+
+
+def measure(
+    model: nn.Module,
+    defense: Defense,
+    strength: float,
+    images: Tensor,
+    labels: Tensor,
+    points: dict[float, Tensor],
+    attacker: Attacker,
+    spent: Spent,
+) -> Measured:
+    """Measure a model behind a defense at each eps of the points."""
+    defended = defend(model, defense)
+    clean = right = judge(defended, images, labels).clean_correct
+    non_adaptive = {}
+    for eps in sorted(points):
+        right = right & judge(defended, points[eps], labels).clean_correct
+        non_adaptive[eps] = _share(right)
+    spent.add(len(images) * (1 + len(points)))
+    adaptive = sweep(defended, images, labels, attacker.threat, list(points), attacker.attack)
+    stronger = sweep(defended, images, labels, attacker.threat, list(points), attacker.stronger, after=adaptive)
+    spent.add(stronger.forward, stronger.backward)
+    return Measured(
+        strength,
+        _share(clean),
+        non_adaptive,
+        {eps: adaptive.accuracy(eps) for eps in points},
+        {eps: stronger.accuracy(eps) for eps in points},
+    )
+
+
+def _share(right: Tensor) -> Estimate:
+    return share(int(right.sum()), len(right))
+
+
+@dataclass(frozen=True)
+class Series:
+    """A defense over a grid of strengths, and its seemingly best strength for each eps, measured."""
+
+    name: str
+    unit: str
+    grid: list[Measured]
+    best: dict[float, Measured]
+    attacker: Attacker
+
+    @property
+    def attack(self) -> str:
+        """The attack's name, as a sentence has it."""
+        return self.attacker.attack.name.upper()
+
+    @property
+    def stronger(self) -> str:
+        """The stronger attack's name."""
+        return self.attacker.stronger.name.upper()
+
+
+def over_strengths(
+    name: str,
+    unit: str,
+    make: Callable[[float], Defense],
+    strengths: Sequence[float],
+    key: Callable[[Defense], object],
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    points: dict[float, Tensor],
+    attacker: Attacker,
+    spent: Spent,
+    say: Say,
+) -> Series:
+    """Measure every strength, then the best between them: where a curve through the grid has its maximum.
+
+    key:  strengths of one key are the same filter, and are measured once (a percentile of four values has four ranks).
+    """
+    known: dict[object, Measured] = {}
+
+    def at(strength: float) -> Measured:
+        defense = make(strength)
+        if key(defense) not in known:
+            known[key(defense)] = measure(model, defense, strength, images, labels, points, attacker, spent)
+        found = known[key(defense)]
+        return Measured(strength, found.clean, found.non_adaptive, found.adaptive, found.stronger)
+
+    grid = []
+    for done, strength in enumerate(strengths):
+        say(f"{name} {unit} {strength:g}", done / (len(strengths) + len(points)))
+        grid.append(at(strength))
+    best = {}
+    for eps in points:
+        say(f"{name}: the best {unit} at eps {eps:g}", len(strengths) / (len(strengths) + len(points)))
+        best[eps] = at(peak(strengths, [m.non_adaptive[eps].value for m in grid]))
+    return Series(name, unit, grid, best, attacker)
+
+
+def peak(x: Sequence[float], y: Sequence[float]) -> float:
+    """Where the monotone cubic interpolation (Fritsch & Carlson 1980) through the points is highest."""
+    from scipy.interpolate import PchipInterpolator
+
+    if len(x) == 1:
+        return float(x[0])
+    fine = np.linspace(x[0], x[-1], 2001)
+    return round(float(fine[np.argmax(PchipInterpolator(x, y)(fine))]), 3)
+
+
+# --- what is shown ---------------------------------------------------------------------------------
+
+
+def panels(series: Series, main_eps: float) -> list[Panel]:
+    """Two plots: all eps both ways, and everything at one eps."""
+    x = [m.strength for m in series.grid]
+    curves, marks = [], []
+    for eps in series.best:
+        family = f"eps {eps:g}"
+        for role, values in (
+            ("non-adaptive", [m.non_adaptive[eps] for m in series.grid]),
+            ("adaptive", [m.adaptive[eps] for m in series.grid]),
+        ):
+            curves.append(Curve(label=f"{role}, {family}", x=x, y=values, role=role, family=family))
+        best = series.best[eps]
+        marks.append(
+            Mark(label=f"best {series.unit} {best.strength:g}", x=best.strength, y=best.non_adaptive[eps],
+                 role="non-adaptive", family=family)
+        )  # fmt: skip
+    best = series.best[main_eps]
+    everything = [
+        Curve(label="clean images", x=x, y=[m.clean for m in series.grid], role="clean"),
+        Curve(label=f"{series.attack}, non-adaptive", x=x, y=[m.non_adaptive[main_eps] for m in series.grid],
+              role="non-adaptive"),
+        Curve(label=f"{series.attack}, adaptive", x=x, y=[m.adaptive[main_eps] for m in series.grid], role="adaptive"),
+        Curve(label=f"{series.stronger}, adaptive", x=x, y=[m.stronger[main_eps] for m in series.grid], role="adaptive",
+              family="stronger"),
+    ]  # fmt: skip
+    title = f"{series.name.capitalize()}: what the attacker knows decides"
+    return [
+        Panel(
+            id=f"{series.name}-at-{main_eps:g}",
+            title=f"{title} (eps {main_eps:g})",
+            x_label=series.unit,
+            curves=everything,
+            caption=gap_sentence(series, main_eps),
+        ),
+        Panel(
+            id=f"{series.name}-all",
+            title=f"{series.name.capitalize()} at every eps, both ways",
+            x_label=series.unit,
+            curves=curves,
+            marks=marks,
+            caption=f"Dashed: {series.attack} on the bare model, filtered afterwards. Solid: the same attack with its "
+            "gradient taken through the filter. The marks are the strengths that look best to someone who only sees the "
+            "dashed curves.",
+        ),
+    ]
+
+
+def gap_sentence(series: Series, eps: float) -> str:
+    """The finding in one sentence, with the gap named."""
+    best = series.best[eps]
+    return (
+        f"At eps {eps:g} the best {series.name} ({series.unit} {best.strength:g}) seems to keep "
+        f"{percent(best.non_adaptive[eps])} against {series.attack} that does not know of it. The same {series.attack} "
+        f"through it leaves {percent(best.adaptive[eps])}: a gap of {best.gap(eps):.1f} points, which is the attacker's "
+        f"ignorance. {series.stronger} through it leaves {percent(best.stronger[eps])}."
+    )
+
+
+def table(series: Series, bare: dict[float, Estimate], clean: Estimate) -> Table:
+    """The best strength for each eps: undefended, non-adaptive, adaptive, and the differences."""
+    rows = []
+    for eps, best in series.best.items():
+        lost = 100 * (clean.value - best.non_adaptive[eps].value)
+        rows.append(
+            [
+                f"{eps:g}",
+                f"{best.strength:g}",
+                percent(best.clean),
+                percent(bare[eps]),
+                percent(best.non_adaptive[eps]),
+                percent(best.adaptive[eps]),
+                f"{best.gap(eps):.1f}",
+                percent(best.stronger[eps]),
+                f"{lost:.1f}",
+            ]
+        )
+    return Table(
+        id=f"{series.name}-best",
+        title=f"The best {series.name}, both ways",
+        columns=[
+            "eps",
+            f"best {series.unit}",
+            "clean, filtered",
+            f"{series.attack}, no filter",
+            f"{series.attack}, non-adaptive",
+            f"{series.attack}, adaptive",
+            "gap (points)",
+            f"{series.stronger}, adaptive",
+            "below clean, non-adaptive",
+        ],
+        rows=rows,
+        caption=f"The {series.unit} is where the non-adaptive accuracy is highest, found between the grid points and "
+        "measured there. The last column is the non-adaptive accuracy's distance from clean accuracy, in points.",
+    )
