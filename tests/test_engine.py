@@ -144,6 +144,8 @@ def test_a_cascades_later_stage_sees_survivors_only():
     assert bool((both.backward[left] == 6).all())
     assert bool(both.success[won].all())
     assert bool((both.forward[~p.correct] == 1).all())
+    every = run(p, threat, Cascade(FGSM(), PGD(steps=5, step_size=0.4)), early_stop=False)
+    assert bool((every.backward[won] == 1).all()), "every step is taken, but a later stage has no work with the fooled"
     nothing_left = run(p, p.threat(Linf, 50), Cascade(FGSM(), PGD(), PGD()), early_stop=True)
     assert nothing_left.robust_accuracy <= run(p, p.threat(Linf, 50), FGSM()).robust_accuracy
 

@@ -14,18 +14,17 @@ from unfooled.store import RunFolder
 
 
 def evaluation(**changes):
-    fields = dict(
-        kind="sweep",
-        title="t",
-        verdict=["v"],
-        settings={"a": "b"},
-        command="unfooled sweep",
-        environment=results.Environment(unfooled="0", python="3", torch="2", machine="m", threads=2),
-        created="now",
-        tables=[Table(id="t", title="T", columns=["a"], rows=[["1"]])],
-        panels=[Panel(id="p", title="P", x_label="x",
-                      curves=[results.Curve(label="c", x=[0.0], y=[share(1, 2)])])],
-    )  # fmt: skip
+    fields = {
+        "kind": "sweep",
+        "title": "t",
+        "verdict": ["v"],
+        "settings": {"a": "b"},
+        "command": "unfooled sweep",
+        "environment": results.Environment(unfooled="0", python="3", torch="2", machine="m", threads=2),
+        "created": "now",
+        "tables": [Table(id="t", title="T", columns=["a"], rows=[["1"]])],
+        "panels": [Panel(id="p", title="P", x_label="x", curves=[results.Curve(label="c", x=[0.0], y=[share(1, 2)])])],
+    }
     return Evaluation(**(fields | changes))
 
 

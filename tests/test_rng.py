@@ -150,17 +150,17 @@ def test_image_ids_of_many_images():
 
 
 def draws():
-    return torch.rand(1).item(), random.random(), np.random.rand()  # noqa: NPY002
+    return torch.rand(1).item(), random.random(), np.random.rand()
 
 
 def test_forked_seeds_and_restores_all_generators():
     torch.manual_seed(1)
     random.seed(1)
-    np.random.seed(1)  # noqa: NPY002
+    np.random.seed(1)
     want = draws()
     torch.manual_seed(1)
     random.seed(1)
-    np.random.seed(1)  # noqa: NPY002
+    np.random.seed(1)
     with rng.forked(3, 4):
         first = draws()
     with rng.forked(3, 4):
@@ -177,7 +177,7 @@ def test_forked_seeds_and_restores_all_generators():
 
 def test_fingerprint_sees_every_global_generator():
     cpu = torch.device("cpu")
-    for draw in (lambda: torch.rand(1), random.random, lambda: np.random.rand()):  # noqa: NPY002
+    for draw in (lambda: torch.rand(1), random.random, lambda: np.random.rand()):
         before = rng.fingerprint(cpu)
         assert rng.fingerprint(cpu) == before
         draw()

@@ -15,7 +15,7 @@ from .errors import DataError, ParameterError, must_be
 from .goals import Goal
 from .inputs import Notes, check_classes, checked_images, checked_labels
 from .models.classifier import Classifier, Model, untouched
-from .models.layout import Compute, channels_last_twin, worth_a_twin
+from .models.layout import Compute, channels_last_twin
 from .oracle import QUERIES, Access, Oracle
 from .pool import Ledger, Pool, Progress, Work, screen, starts_at_image
 from .threats import Threat
@@ -104,28 +104,25 @@ def attack(
     plan = attacks.parse(method) if isinstance(method, str) else method
     _check_options(threat, plan, seed=seed, batch_size=batch_size, draws=draws, budget=budget)
     notes = Notes()
-    victim = Classifier(model)
-    x = checked_images(images, threat, victim.dtype, notes)
-    y = checked_labels(labels, len(x)).cpu()
-    t = None if targets is None else checked_labels(targets, len(x), "targets").cpu()
-    given_ids = None if ids is None else checked_labels(ids, len(x), "ids").cpu()
-    if t is not None and bool((t == y).any()):
-        raise DataError(
-            f"The target of example {int((t == y).nonzero()[0])} is its own label; it must be another class."
-        )
-    if t is not None and any(stage.targets for stage in plan.stages()):
-        raise ParameterError("'targets' were given for a plan that chooses its own (Targeted). Give one or the other.")
-    device = victim.device or x.device
-    batch = batch_size or default_batch(x[0].numel(), device)
-    ledger = Ledger(x, threat)
     with torch.inference_mode(False), untouched(model, *([] if surrogate is None else [surrogate])):
-        stages = plan.stages()
+        victim = Classifier(model)
+        x = checked_images(images, threat, victim.dtype, notes)
+        y = checked_labels(labels, len(x)).cpu()
+        t = None if targets is None else _checked_targets(targets, y, plan)
+        given_ids = None if ids is None else checked_labels(ids, len(x), "ids").cpu()
+        device = victim.device or x.device
+        batch = batch_size or default_batch(x[0].numel(), device)
+        ledger = Ledger(x, threat)
+        stages: Sequence[Stage] = plan.stages()
         helper = None if surrogate is None else Classifier(surrogate)
-        if helper is None and not early_stop and worth_a_twin(len(x) * sum(s.trials * s.attack.steps for s in stages)):
-            helper = channels_last_twin(victim, x[:batch].to(device), compute or Compute())
+        if helper is None:
+            looks = 0 if early_stop else len(x) * sum(stage.trials * stage.attack.steps for stage in stages)
+            helper = channels_last_twin(victim, x[:batch].to(device), compute or Compute(), looks)
         oracle = Oracle(victim, helper, len(x), draws, first=lambda logits: _first_answer(logits, y, t, notes))
         common = Work(stages[0].attack, threat, x, y, t, given_ids, seed, early_stop)
-        _run(deal(stages, budget, oracle), common, oracle, ledger, batch, device, progress)
+        passing = _screens_in_passing(stages, common, oracle, device)
+        stages = deal(stages, budget, oracle, clean=0 if passing else 1)
+        _run(stages, common, oracle, ledger, batch, device, passing, progress)
     if ledger.outside:
         notes.add(f"{ledger.outside} points of {plan} lay outside {threat} and were not counted: the attack is broken.")
     return Result(
@@ -141,6 +138,22 @@ def attack(
     )
 
 
+def _checked_targets(targets: Any, labels: Tensor, plan: Plan) -> Tensor:
+    found = checked_labels(targets, len(labels), "targets").cpu()
+    same = (found == labels).nonzero()
+    if len(same):
+        raise DataError(f"The target of example {int(same[0])} is its own label; it must be another class.")
+    if any(stage.targets for stage in plan.stages()):
+        raise ParameterError("'targets' were given for a plan that chooses its own (Targeted). Give one or the other.")
+    return found
+
+
+def _screens_in_passing(stages: Sequence[Stage], work: Work, oracle: Oracle, device: torch.device) -> bool:
+    """Whether the first looks tell what the model makes of the images, so that no clean pass is needed."""
+    alone = oracle.faithful and oracle.draws == 1 and not any(stage.targets for stage in stages)
+    return alone and starts_at_image(work, oracle, device)
+
+
 def _run(
     stages: Sequence[Stage],
     common: Work,
@@ -148,19 +161,16 @@ def _run(
     ledger: Ledger,
     batch: int,
     device: torch.device,
+    passing: bool,
     progress: Callable[[Progress], None] | None,
 ) -> None:
-    """Screen the images, then run the stages, each on the examples that those before it did not fool.
-
-    An attack whose first look is at the image itself screens it in passing.
-    """
-    passing = oracle.faithful and oracle.draws == 1 and not any(stage.targets for stage in stages)
+    """Screen the images unless that is done in passing, then run the stages, each on what those before it left."""
     logits: Tensor | None = None
     offset = 0
     for at, stage in enumerate(stages):
         work = replace(common, attack=stage.attack, trials=stage.trials, offset=offset)
         with rng.forked(common.seed, at):
-            if at == 0 and not (passing and starts_at_image(work, oracle, device)):
+            if at == 0 and not passing:
                 logits = screen(work, oracle, ledger, batch, device)
             if logits is not None and stage.targets:
                 aims = _aims(logits, common.labels, stage.targets)
@@ -175,15 +185,15 @@ def _aims(logits: Tensor, labels: Tensor, count: int) -> Tensor:
     return others.topk(min(count, logits.shape[1] - 1), dim=1).indices
 
 
-def deal(stages: Sequence[Stage], budget: int | None, oracle: Oracle) -> list[Stage]:
+def deal(stages: Sequence[Stage], budget: int | None, oracle: Oracle, clean: int = 1) -> list[Stage]:
     """Share a budget of passes per image out over the stages, in order, before the start.
 
-    One pass is kept for the clean image. A trial costs its looks and one confirming pass. The stage at which the
+    `clean` passes are kept for screening the image. A trial costs its looks and one confirming pass. The stage at which the
     budget ends gets as many trials as can have a look, with equal steps; those after it get nothing.
     """
     if budget is None:
         return list(stages)
-    left, dealt = budget - 1, []
+    left, dealt = budget - clean, []
     for stage in stages:
         gradient = stage.attack.access == Access.GRADIENT
         look = (2 * oracle.draws if gradient else 1) + (not oracle.faithful)
@@ -197,7 +207,9 @@ def deal(stages: Sequence[Stage], budget: int | None, oracle: Oracle) -> list[St
             dealt.append(_shortened(stage, trials, steps))
         break
     if not dealt:
-        raise must_be("attack", "budget", f"at least {look + 2} passes per image for {stages[0].attack}", budget)
+        raise must_be(
+            "attack", "budget", f"at least {look + 1 + clean} passes per image for {stages[0].attack}", budget
+        )
     return dealt
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import DataError, Note
+from .norms import clip
 from .threats import Threat
 
 
@@ -50,7 +51,9 @@ def checked_images(value: Any, threat: Threat, dtype: torch.dtype | None, notes:
     images = tensor(value, "images")
     if images.dim() < 2:
         raise DataError(f"Images must be (N, *shape), a batch of them. Got shape {tuple(images.shape)}.")
-    if images.dtype == torch.uint8 and threat.bounds == (0.0, 1.0):
+    if not len(images):
+        raise DataError("There are no images to work on.")
+    if images.dtype == torch.uint8 and threat.unit_range:
         notes.add("uint8 images were divided by 255, since the threat's bounds are (0, 1).")
         images = images.float() / 255
     elif not images.is_floating_point():
@@ -61,16 +64,15 @@ def checked_images(value: Any, threat: Threat, dtype: torch.dtype | None, notes:
     if images.dtype in (torch.float16, torch.bfloat16):
         notes.add(f"{images.dtype} images were converted to float32.")
         images = images.float()
+    _judge(images, threat)
     if dtype == torch.float64 and images.dtype != dtype:
         notes.add("float32 images were converted to float64, the model's dtype.")
         images = images.double()
-    _judge(images, threat)
-    return images.contiguous()
+        images = clip(images.flatten(1), threat.with_mask(None).box(images)).view_as(images)
+    return images.contiguous().clone() if images.is_inference() else images.contiguous()
 
 
 def _judge(images: Tensor, threat: Threat) -> None:
-    if not len(images):
-        return
     bad = ~torch.isfinite(images).flatten(1).all(1)
     if bool(bad.any()):
         raise DataError(f"Image {int(bad.nonzero()[0])} holds NaN or inf ({int(bad.sum())} such images in all).")
@@ -81,9 +83,9 @@ def _judge(images: Tensor, threat: Threat) -> None:
         got = f"[{float(images.min()):g}, {float(images.max()):g}]"
         allowed = f"[{float(low.min()):g}, {float(high.max()):g}]"
         cure = f"give the threat their true range, e.g. {type(threat).__name__}(eps, bounds=(low, high))"
-        if threat.bounds == (0.0, 1.0) and float(images.min()) >= 0 and float(images.max()) <= 255:
+        if threat.unit_range and float(images.min()) >= 0 and float(images.max()) <= 255:
             cure = "divide them by 255"
-        elif threat.bounds == (0.0, 1.0):
+        elif threat.unit_range:
             cure = (
                 "attack before normalisation: put it into the model with unfooled.models.Normalized(model, mean, std)"
             )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F
 
-from .errors import unknown
+from .errors import must_be, unknown
 from .goals import Goal, pick, rival
 
 Loss = Callable[[Tensor, Goal], Tensor]
@@ -65,6 +65,8 @@ _SHORT = {"ce": "cross_entropy", "cw": "margin"}
 
 def named(name: str) -> Loss:
     """The loss of that name, or the short names ce and cw."""
+    if not isinstance(name, str):
+        raise must_be("an attack", "loss", "the name of a loss", name)
     loss = LOSSES.get(_SHORT.get(name, name))
     if loss is None:
         raise unknown("loss", name, LOSSES)

@@ -92,7 +92,8 @@ def fill(score: Tensor, cost: Tensor, budget: Tensor) -> Tensor:
     order = score.argsort(dim=1, descending=True)
     cost = cost.gather(1, order).minimum(column(budget))
     spent = cost.cumsum(1) - cost
-    given = (column(budget) - spent).clamp(min=0).minimum(cost)
+    left = column(budget) - spent
+    given = torch.where(left > 4 * torch.finfo(cost.dtype).eps * column(budget), left, 0).minimum(cost)
     return torch.zeros_like(given).scatter(1, order, given)
 
 
@@ -169,31 +170,17 @@ class L2Norm(Norm):
         return math.sqrt(dimension)
 
     def project(self, z: Tensor, x: Tensor, radius: Tensor, box: Box) -> Tensor:
-        """The nearest point is clip(x + s·(z - x)) for the one s in [0, 1] that gives it length radius.
-
-        Newton on s from below: with the components that the box stops at this s held, the rest has a closed form,
-        and s never overshoots; it ends when the set of stopped components no longer grows.
-        """
+        """The nearest point is clip(x + s·(z - x)) for the one s in [0, 1] that gives it length radius."""
         near = clip(z, box)
         far = (torch.linalg.vector_norm(near - x, dim=1) > radius).nonzero().squeeze(1)
         if not len(far):
             return near
-        x, z, radius = x[far], z[far], radius[far]
-        box = (_rows(box[0], far), _rows(box[1], far))
+        x, z, radius, box = _those(far, x, z, radius, box)
         d = z - x
-        limit = room(d, x, box)
-        square, r2 = d * d, radius * radius
-        s = radius / square.sum(1).sqrt()
-        while True:
-            stopped = limit < column(s) * d.abs()
-            held = torch.where(stopped, limit, 0).square_().sum(1)
-            moving = torch.where(stopped, 0, square).sum(1)
-            longer = ((r2 - held).clamp(min=0) / moving).sqrt().clamp(max=1).nan_to_num(nan=1.0)
-            done = longer <= s * (1 + 4 * torch.finfo(s.dtype).eps)
-            s = torch.maximum(s, longer)
-            if bool(done.all()):
-                break
-        return near.index_copy(0, far, clip(x + column(s) * d, box))
+        change = d.abs()
+        limit = torch.minimum(room(d, x, box), change)
+        scale = _scale(change, limit, radius)
+        return near.index_copy(0, far, clip(torch.addcmul(x, d, column(scale)), box))
 
     def steepest(self, g: Tensor, x: Tensor, radius: Tensor, box: Box) -> Tensor:
         """The gradient's own direction."""
@@ -234,17 +221,20 @@ class L1Norm(Norm):
         return float(dimension)
 
     def project(self, z: Tensor, x: Tensor, radius: Tensor, box: Box) -> Tensor:
-        """Shrink every change by one threshold, up to the box; the threshold by bracketed Newton."""
+        """Shrink every change by one threshold, up to the box; the threshold by bracketed Newton.
+
+        Of a point many radii away the threshold cancels most digits; projecting what came out again restores them.
+        """
         near = clip(z, box)
-        far = ((near - x).abs().sum(1) > radius).nonzero().squeeze(1)
-        if not len(far):
-            return near
-        x, z, radius = x[far], z[far], radius[far]
-        box = (_rows(box[0], far), _rows(box[1], far))
-        d = z - x
-        change = d.abs()
-        less = (change - column(_threshold(change, room(d, x, box), radius))).clamp_(min=0)
-        return near.index_copy(0, far, clip(x + less.copysign_(d), box))
+        slack = 0.0
+        while len(far := (self.size(near - x) > radius * (1 + slack)).nonzero().squeeze(1)):
+            fx, fz, fr, fbox = _those(far, x, z, radius, box)
+            d = fz - fx
+            change = d.abs()
+            less = (change - column(_threshold(change, room(d, fx, fbox), fr))).clamp_(min=0)
+            z = near = near.index_copy(0, far, clip(fx + less.copysign_(d), fbox))
+            slack = 2 * slack or 16 * torch.finfo(x.dtype).eps
+        return near
 
     def steepest(self, g: Tensor, x: Tensor, radius: Tensor, box: Box) -> Tensor:
         """The components of largest slope go to the box's wall, one after the other, until the radius is spent."""
@@ -341,9 +331,32 @@ class L0Norm(Norm):
         return torch.where(kept, torch.erf(normal() / math.sqrt(2)) * width, 0)
 
 
-def _rows(limit: Tensor, index: Tensor) -> Tensor:
-    """Some rows of a box limit; one that all rows share stays as it is."""
-    return limit[index] if limit.dim() == 2 and len(limit) > 1 else limit
+def _those(index: Tensor, x: Tensor, z: Tensor, radius: Tensor, box: Box) -> tuple[Tensor, Tensor, Tensor, Box]:
+    """Some rows of a projection's arguments; all of them are not copied."""
+    if len(index) == len(x):
+        return x, z, radius, box
+    low, high = (limit[index] if limit.dim() == 2 and len(limit) > 1 else limit for limit in box)
+    return x[index], z[index], radius[index], (low, high)
+
+
+def _scale(change: Tensor, limit: Tensor, radius: Tensor) -> Tensor:
+    """The s in [0, 1] at which min(s·change, limit) has length radius, for rows where at 1 it is longer.
+
+    Newton from below: with the components that the limit stops at this s held, the rest has a closed form, and s never
+    overshoots; it ends when the set of stopped components no longer grows. 0 ≤ limit ≤ change.
+    """
+    stops_at = (limit / change).nan_to_num_(nan=1.0)
+    square, held_square, r2 = change * change, limit * limit, radius * radius
+    s = radius / torch.linalg.vector_norm(change, dim=1)
+    while True:
+        stopped = (stops_at < column(s)).to(change.dtype)
+        held = torch.linalg.vecdot(stopped, held_square)
+        moving = torch.linalg.vecdot(stopped.neg_().add_(1), square)
+        longer = ((r2 - held).clamp_(min=0) / moving).sqrt_().nan_to_num_(nan=1.0).clamp_(max=1)
+        done = bool((longer <= s * (1 + 4 * torch.finfo(s.dtype).eps)).all())
+        s = torch.maximum(s, longer)
+        if done:
+            return s
 
 
 def _threshold(change: Tensor, limit: Tensor, radius: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from .errors import InternalError, ModelError, UnfooledError
 from .goals import Goal
 from .losses import Loss, named, shifted
 from .models.classifier import Classifier
+from .models.generators import state_of
 from .threats import Threat
 
 DRAWS = 20  # forward passes at most that decide, by majority, what a random model answers
@@ -85,9 +86,9 @@ class Oracle:
             return self._pass(self.victim, z, example)
 
     def _pass(self, model: Classifier, z: Tensor, example: Tensor) -> Tensor:
-        before = None if self.random else rng.fingerprint(z.device)
+        before = None if self.random else _states(model, z)
         logits = self._first_pass(model, z) if self.first else model(z)
-        self.random = self.random or before != rng.fingerprint(z.device)
+        self.random = self.random or before != _states(model, z)
         self.count(example)
         if not bool(torch.isfinite(logits).all()):
             at = int((~torch.isfinite(logits)).any(1).nonzero()[0, 0])
@@ -152,6 +153,11 @@ class Oracle:
         return 2 * yes > DRAWS
 
 
+def _states(model: Classifier, z: Tensor) -> tuple[object, ...]:
+    """The states of all generators that a model may draw from: if a pass changes them, the model is random."""
+    return (rng.fingerprint(z.device), *(state_of(generator) for generator in model.generators))
+
+
 def _cure(z: Tensor) -> str:
     """What is probably wrong with images that a model refuses."""
     if z.dim() == 4 and z.shape[-1] in (1, 3, 4) and z.shape[1] not in (1, 3, 4):
@@ -181,11 +187,11 @@ class Query(ABC):
 
     def uniform(self, k: Tensor | int = 0, salt: int = 0) -> Tensor:
         """Uniform draws in (0, 1) of x's shape, for step k (an int or (B,)); the salt tells draws of one step apart."""
-        return rng.uniform(self._key(k, salt), self.x.shape[1:], self.x.dtype)
+        return rng.uniform(self._key(k, 2 * salt), self.x.shape[1:], self.x.dtype)
 
     def normal(self, k: Tensor | int = 0, salt: int = 0) -> Tensor:
         """Standard normal draws of x's shape; see `uniform`."""
-        return rng.normal(self._key(k, salt), self.x.shape[1:], self.x.dtype)
+        return rng.normal(self._key(k, 2 * salt + 1), self.x.shape[1:], self.x.dtype)
 
     def _key(self, k: Tensor | int, salt: int) -> Tensor:
         return rng.keys(self.ids, self.seed, self.trial, k, salt)

@@ -282,6 +282,8 @@ class Pool:
     def _next(self, want: int) -> Trials | None:
         """The next trials in order, without those that a success or a wrong clean answer has made needless."""
         examples, total = self.work.examples, len(self.work.examples) * self.work.trials
+        if not bool(self.ledger.screened[examples].all()):
+            total = len(examples)  # a second trial waits until its first has shown whether the model is right at all
         found: list[tuple[Tensor, Tensor]] = []
         while want > 0 and self.at < total:
             place = torch.arange(self.at, min(self.at + want, total))

@@ -42,7 +42,7 @@ def keys(ids: Tensor, *parts: Tensor | int) -> Tensor:
 def uniform(key: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
     """Uniform draws in (0, 1), never 0 or 1: keys (N,) to (N, *shape). The same numbers in float32 and float64."""
     count = torch.arange(1, shape.numel() + 1, device=key.device) * _signed(_GOLDEN)
-    bits = _mix(key[:, None] + count) >> 41 & ((1 << 23) - 1)
+    bits: Tensor = _mix(key[:, None] + count) >> 41 & ((1 << 23) - 1)
     return ((bits.to(dtype) + 0.5) / (1 << 23)).reshape((len(key), *shape))
 
 
@@ -67,16 +67,16 @@ def forked(*seeds: int) -> Iterator[None]:
     """Seed the global generators (torch, its devices, numpy, random) that a model may use; restore them after."""
     seed = int(keys(torch.tensor([0]), *seeds)[0]) & ((1 << 32) - 1)
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002 (a model may use the legacy generator)
+    states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices):
         try:
             torch.manual_seed(seed)
             random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
+            np.random.seed(seed)
             yield
         finally:
             random.setstate(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002
+            np.random.set_state(states[1])
 
 
 def fingerprint(device: torch.device) -> tuple[bytes, object, bytes]:
@@ -84,5 +84,5 @@ def fingerprint(device: torch.device) -> tuple[bytes, object, bytes]:
     torch_state = torch.get_rng_state()
     if device.type == "cuda":
         torch_state = torch.cat([torch_state, torch.cuda.get_rng_state(device)])
-    name, words, *rest = np.random.get_state()  # noqa: NPY002
+    name, words, *rest = np.random.get_state()
     return torch_state.numpy().tobytes(), (random.getstate(), name, *rest), np.asarray(words).tobytes()

@@ -41,12 +41,20 @@ class Threat(ABC):
         object.__setattr__(self, "eps", float(self.eps))
         if not (isinstance(self.bounds, tuple | list) and len(self.bounds) == 2):
             raise must_be(owner, "bounds", "a pair (lower, upper) of floats or tensors", self.bounds)
-        low, high = (b if isinstance(b, Tensor) else float(b) for b in self.bounds)
+        try:
+            low, high = (b if isinstance(b, Tensor) else float(b) for b in self.bounds)
+        except (TypeError, ValueError):
+            raise must_be(owner, "bounds", "a pair (lower, upper) of floats or tensors", self.bounds) from None
         if not bool(torch.as_tensor(torch.as_tensor(low) < torch.as_tensor(high)).all()):
             raise must_be(owner, "bounds", "a pair (lower, upper) with lower < upper everywhere", self.bounds)
         object.__setattr__(self, "bounds", (low, high))
         if self.mask is not None and not (isinstance(self.mask, Tensor) and self.mask.dtype == torch.bool):
             raise must_be(owner, "mask", "a bool tensor, True where an input may change", self.mask)
+
+    @property
+    def unit_range(self) -> bool:
+        """Whether inputs lie in [0, 1]."""
+        return not any(isinstance(b, Tensor) for b in self.bounds) and self.bounds == (0.0, 1.0)
 
     @abstractmethod
     def norm(self, shape: torch.Size) -> Norm:
@@ -59,6 +67,10 @@ class Threat(ABC):
         """Read ``linf:8/255`` or ``l2:0.5,low=-1,high=1`` or ``l0:20,pixels=true``."""
         call = text.parse(words)
         options = dict(call.options)
+        if call.inner or len(call.values) > 1:
+            raise ParameterError(
+                f"{words!r} should be a norm and its eps, as in 'linf:8/255' or 'l2:0.5,low=-1,high=1'."
+            )
         bounds = (options.pop("low", 0.0), options.pop("high", 1.0))
         if not call.values and "eps" not in options and call.name in THREATS:
             raise ParameterError(f"{words!r} lacks its eps: write for example '{call.name}:8/255'.")
@@ -224,6 +236,8 @@ class L0(Threat):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.pixels, bool):
+            raise must_be("L0", "pixels", "true or false", self.pixels)
         if math.isfinite(self.eps) and (self.eps < 1 or self.eps != int(self.eps)):
             raise must_be("L0", "eps", "a whole number of components, 1 or more", self.eps)
 

@@ -269,9 +269,9 @@ def model_restored(method, kind):
         model = p.model if fails_at is None else Fails(p.model, fails_at)
         torch.manual_seed(5)
         random.seed(6)
-        np.random.seed(7)  # noqa: NPY002
+        np.random.seed(7)
         before = snapshot(model)
-        states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+        states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
         grad_mode = torch.is_grad_enabled()
         raised = None
         try:
@@ -283,7 +283,7 @@ def model_restored(method, kind):
         assert_same(before, snapshot(model))
         assert torch.equal(states[0], torch.get_rng_state()), "torch's generator has moved"
         assert states[1] == random.getstate(), "random's generator has moved"
-        assert states[2] == np.random.get_state()[1].tolist(), "numpy's generator has moved"  # noqa: NPY002
+        assert states[2] == np.random.get_state()[1].tolist(), "numpy's generator has moved"
         assert torch.is_grad_enabled() == grad_mode
     with torch.no_grad():
         p = problem((8,))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .. import text
 from ..errors import ParameterError, unknown
 from .base import Attack, Cascade, Plan, Restarts, Stage, State, Targeted
@@ -17,27 +19,36 @@ def parse(words: str) -> Plan:
 
 
 def _plan(call: text.Call) -> Plan:
-    if call.name not in PLANS:
+    if call.name not in (*ATTACKS, *PLANS):
+        raise unknown("attack", call.name, (*ATTACKS, *PLANS))
+    if call.name in ATTACKS:
         if call.inner:
             raise ParameterError(f"The attack {call.name!r} takes no plan in parentheses; {', '.join(PLANS)} do.")
-        if call.name not in ATTACKS:
-            raise unknown("attack", call.name, (*ATTACKS, *PLANS))
         attack: Plan = text.build("attack", call, ATTACKS)
         return attack
     inner = [_plan(part) for part in call.inner]
     if call.name == "cascade":
+        if call.values or call.options:
+            raise ParameterError("A cascade takes no options, only plans in parentheses: cascade(fgsm;pgd:steps=40).")
         return Cascade(*inner)
     if len(inner) != 1:
         raise ParameterError(f"{call.name!r} takes one plan in parentheses, as in '{call.name}(pgd:steps=40)'.")
-    kinds: dict[str, type[Plan]] = {"restarts": Restarts, "targeted": Targeted}
-    plan: Plan = text.build("plan", text.Call(call.name, (), _with_values(call), ()), kinds, plan=inner[0])
-    return plan
+    return Restarts(inner[0], **_options(call)) if call.name == "restarts" else Targeted(inner[0], **_options(call))
 
 
-def _with_values(call: text.Call) -> dict[str, object]:
-    """Positional values by the order of the options: restarts:5(pgd) is restarts:count=5(pgd)."""
+def _options(call: text.Call) -> dict[str, Any]:
+    """The options of a plan by name: restarts:5(pgd) is restarts:count=5(pgd)."""
     names = {"restarts": ("count",), "targeted": ("k", "order")}[call.name]
-    return dict(zip(names, call.values, strict=False)) | call.options
+    if len(call.values) > len(names):
+        raise ParameterError(f"{call.name!r} takes at most {len(names)} values. Got {call.values!r}.")
+    options = dict(zip(names, call.values, strict=False))
+    for name, value in call.options.items():
+        if name not in names:
+            raise unknown(f"option of {call.name!r}", name, names)
+        if name in options:
+            raise ParameterError(f"{call.name!r} is given {name!r} twice.")
+        options[name] = value
+    return options
 
 
 __all__ = [

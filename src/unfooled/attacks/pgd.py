@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import must_be
 from ..losses import named
 from ..oracle import Access, GradientQuery
-from ..threats import Threat
+from ..threats import L1, L2, Linf, Threat
 from .base import ANY_NORM, Attack, State, check_count
 
 
@@ -76,7 +76,7 @@ class BIM(Attack):
 
     name: ClassVar[str] = "bim"
     access: ClassVar[Access] = Access.GRADIENT
-    norms: ClassVar[tuple[type[Threat], ...]] = ANY_NORM
+    norms: ClassVar[tuple[type[Threat], ...]] = (Linf, L2, L1)
 
     def __post_init__(self) -> None:
         check_count("BIM", "steps", self.steps)
@@ -107,7 +107,7 @@ class PGD(Attack):
 
     name: ClassVar[str] = "pgd"
     access: ClassVar[Access] = Access.GRADIENT
-    norms: ClassVar[tuple[type[Threat], ...]] = ANY_NORM
+    norms: ClassVar[tuple[type[Threat], ...]] = (Linf, L2, L1)
 
     def __post_init__(self) -> None:
         check_count("PGD", "steps", self.steps)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
+from .generators import generators, restore, state_of
 
 Model = Callable[[Tensor], Any]
 
@@ -29,6 +30,7 @@ class Classifier:
             )
         self.model = model
         self.module = model if isinstance(model, nn.Module) else None
+        self.generators = generators(model) if isinstance(model, nn.Module) else ()
         first = next(
             (t for t in (*self.module.parameters(), *self.module.buffers()) if t.is_floating_point())
             if self.module is not None
@@ -104,7 +106,13 @@ def untouched(*models: Model) -> Iterator[None]:
 def _untouched(module: nn.Module) -> Iterator[None]:
     modes = [(part, part.training) for part in module.modules()]
     learning = [p for p in module.parameters() if p.requires_grad]
-    buffers = [(b, b.detach().clone(), b._version) for b in module.buffers()]
+    buffers = [
+        (part, name, held, held.detach().clone())
+        for part in module.modules()
+        for name, held in part._buffers.items()
+        if held is not None
+    ]
+    draws = [(held, state_of(held)) for held in generators(module)]
     try:
         if any(mode for _, mode in modes):
             module.eval()
@@ -114,10 +122,13 @@ def _untouched(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter in learning:
             parameter.requires_grad_(True)
-        for buffer, value, version in buffers:
-            if buffer._version != version:
+        for part, name, held, value in buffers:
+            part._buffers[name] = held  # a forward pass may have put another tensor in its place
+            if not torch.equal(held, value):
                 with torch.no_grad():
-                    buffer.copy_(value)
+                    held.copy_(value)
+        for generator, state in draws:
+            restore(generator, state)
         if any(part.training != mode for part, mode in modes):
             module.train(modes[0][1])
             for part, mode in modes:

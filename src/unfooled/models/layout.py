@@ -16,6 +16,7 @@ from torch.func import functional_call
 from ..errors import must_be
 from .classifier import Classifier, logits_of
 
+LONG = 50_000  # looks
 _LAYOUTS = ("auto", "same", "channels-last")
 _measured: dict[tuple[object, ...], bool] = {}  # so that two runs in a process choose alike
 
@@ -35,8 +36,11 @@ class Compute:
             raise must_be("Compute", "layout", f"one of {', '.join(map(repr, _LAYOUTS))}", self.layout)
 
 
-def channels_last_twin(victim: Classifier, images: Tensor, compute: Compute) -> Classifier | None:
-    """A classifier with the victim's weights in channels-last layout, or None where that gains nothing."""
+def channels_last_twin(victim: Classifier, images: Tensor, compute: Compute, looks: int) -> Classifier | None:
+    """A classifier with the victim's weights in channels-last layout, or None where that gains nothing.
+
+    looks:  how many looks the run will take; "auto" measures only where they are enough to pay for it, 16 batches.
+    """
     module = victim.module
     if module is None or isinstance(module, torch.jit.ScriptModule) or images.dim() != 4:
         return None
@@ -45,7 +49,7 @@ def channels_last_twin(victim: Classifier, images: Tensor, compute: Compute) -> 
         return None
     twin = Classifier(_twin(module, weights))
     twin.dtype, twin.device = victim.dtype, victim.device
-    if compute.layout == "channels-last" or _is_faster(module, images):
+    if compute.layout == "channels-last" or (looks >= LONG and _is_faster(module, images)):
         return twin
     return None
 
@@ -67,6 +71,9 @@ def _is_faster(module: nn.Module, images: Tensor) -> bool:
             trial = copy.deepcopy(module)
         except (RuntimeError, TypeError, AttributeError):
             return False
+        for part in trial.modules():
+            for hooks in (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks):
+                hooks.clear()
         twin = _twin(trial, {n: p for n, p in trial.named_parameters() if p.dim() == 4})
         forwards: tuple[Callable[[Tensor], object], ...] = (trial, twin)
         times: tuple[list[float], list[float]] = ([], [])
@@ -81,8 +88,3 @@ def _is_faster(module: nn.Module, images: Tensor) -> bool:
                     log.append(time.perf_counter() - start)
         _measured[key] = median(times[1]) < 0.9 * median(times[0])
     return _measured[key]
-
-
-def worth_a_twin(looks: int) -> bool:
-    """Whether a run of that many looks is long enough for the measurement, 16 batches, to pay."""
-    return looks >= 50_000

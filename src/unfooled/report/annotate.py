@@ -63,7 +63,7 @@ def line(xs: Sequence[float], ys: Sequence[float], look: Look) -> Line2D:
 
 def beside(curves: Sequence[Curve], high: float) -> list[list[str]]:
     """The lines of each curve's name where all fit to the right of a plot of this height, else none."""
-    if not curves or len({curve.x[-1] for curve in curves}) > 1:
+    if len({curve.x[-1] for curve in curves}) != 1 or len({x for curve in curves for x in curve.x}) == 1:
         return []
     found = [letters.wrap(curve.label, 116, SIZE) for curve in curves]
     if max(len(lines) for lines in found) > 3 or sum(_slot(lines) for lines in found) > high:
@@ -113,6 +113,7 @@ def marks(axes: Axes, panel: Panel, few: bool) -> None:
     frame = Box(frame.left, frame.bottom + 2, frame.right, frame.top + 8)
     points = [point for curve in panel.curves for point in _along(axes, curve)]
     rings = [_point(axes, mark.x, mark.y.value) for mark in panel.marks]
+    written: list[Box] = []
     taken = [Box(x - 5, y - 5, x + 5, y + 5) for x, y in rings]
     for mark, (x, y) in sorted(zip(panel.marks, rings, strict=True), key=lambda pair: pair[1][1]):
         look = style.mark_look(mark, panel.curves)
@@ -122,8 +123,8 @@ def marks(axes: Axes, panel: Panel, few: bool) -> None:
         high = letters.height(len(lines), SIZE)
         others = [box for box in taken if not box.holds(x, y)]
         rivals = [ring for ring in rings if ring != (x, y)]
-        box = letters.place((x, y), wide, high, frame, others, points, rivals)
-        taken.append(box)
+        box = letters.place((x, y), wide, high, frame, [*others, *written], points, rivals, written)
+        written.append(box)
         for n, words in enumerate(lines):
             weight = "bold" if n == len(lines) - 1 else "normal"
             base = box.top - (n + 0.85) * SIZE * letters.LEADING
@@ -174,7 +175,8 @@ def mark_entries(panel: Panel, room: float) -> list[Entry]:
 
 
 def _mark_entry(mark: Mark, panel: Panel, room: float) -> Entry:
-    words = f"{mark.label}: {percent(mark.y)}"
+    value = percent(mark.y).replace(" ", "\N{NO-BREAK SPACE}")
+    words = f"{mark.label}: {value}"
     return Entry(letters.wrap(words, room - SAMPLE - 12, SIZE), style.mark_look(mark, panel.curves), True)
 
 

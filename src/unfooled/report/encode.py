@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import matplotlib as mpl
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from unfooled.report import style
 
@@ -18,21 +19,21 @@ SANS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 LARGEST = 30_000  # pixels along a side; Agg draws fewer than 2^16
 
 
-def png(figure: Figure, dpi: float = 160) -> bytes:
-    """The figure as PNG."""
+def png(figure: Figure, margin: float = 0, dpi: float = 160) -> bytes:
+    """The figure as PNG, with a margin in points."""
     buffer = io.BytesIO()
-    dpi = min(dpi, LARGEST / float(max(figure.get_size_inches())))
+    dpi = min(dpi, LARGEST / (float(max(figure.get_size_inches())) + margin / 36))
     with settings():
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=dpi, bbox_inches=_frame(figure, margin), metadata={"Software": None})
     return buffer.getvalue()
 
 
-def svg(figure: Figure) -> str:
-    """The figure as SVG, with text as text in the reader's own sans serif."""
+def svg(figure: Figure, margin: float = 0) -> str:
+    """The figure as SVG, with a margin in points, and text as text in the reader's own sans serif."""
     buffer = io.BytesIO()
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     with settings():
-        figure.savefig(buffer, format="svg", metadata=nothing)
+        figure.savefig(buffer, format="svg", bbox_inches=_frame(figure, margin), metadata=nothing)
     text = buffer.getvalue().decode()
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     return re.sub(r"'DejaVu Sans'[^;\"]*", SANS, text)
@@ -47,6 +48,11 @@ def inline(text: str, name: str, kind: str, alt: str) -> Markup:
     body = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", body)
     head = f'<svg {box[0] if box else ""} class="{kind}" role="img" aria-label="{escape(alt)}">'
     return Markup(head + style.by_variable(body))
+
+
+def _frame(figure: Figure, margin: float) -> Bbox:
+    wide, high = (float(v) for v in figure.get_size_inches())
+    return Bbox.from_extents(-margin / 72, -margin / 72, wide + margin / 72, high + margin / 72)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def _draw_all(run: RunFolder, evaluation: Evaluation, shots: list[list[Shot]]) -
     names = _file_names([*evaluation.panels, *evaluation.galleries])
     drawn = []
     for panel, name in zip(evaluation.panels, names, strict=False):
-        _write(run, name, plots.panel(panel))
+        _write(run, name, plots.panel(panel), margin=12)
         drawn.append(_plot(panel, name))
     for gallery, pictures, name in zip(evaluation.galleries, shots, names[len(drawn) :], strict=True):
         sheet = galleries.grid if gallery.kind == "grid" else galleries.triptych
@@ -75,9 +75,9 @@ def _file_names(parts: Iterable[Panel | Gallery]) -> list[str]:
     return found
 
 
-def _write(run: RunFolder, name: str, figure: Figure) -> None:
-    run.write_bytes(f"plots/{name}.png", encode.png(figure))
-    run.write_text(f"plots/{name}.svg", encode.svg(figure))
+def _write(run: RunFolder, name: str, figure: Figure, margin: float = 0) -> None:
+    run.write_bytes(f"plots/{name}.png", encode.png(figure, margin))
+    run.write_text(f"plots/{name}.svg", encode.svg(figure, margin))
 
 
 def _plot(panel: Panel, name: str) -> Plot:

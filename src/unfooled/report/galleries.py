@@ -1,8 +1,9 @@
-"""Galleries as figures: what was done to each image, or the smallest changes that fool, side by side."""
+"""Galleries as figures: what was done to each image, or the smallest changes that fool, side by side. Units are points."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,11 +12,20 @@ from matplotlib.figure import Figure
 from unfooled.report import letters, style
 from unfooled.report.images import Shot, small
 from unfooled.report.style import Colour
+from unfooled.report.words import size
 from unfooled.results import Gallery, Picture
 
-SIDE, SIGN, MARGIN, HEAD = 104.0, 22.0, 14.0, 34.0  # points
+SIDE, SIGN, CARD, MARGIN, HEAD = 104.0, 22.0, 84.0, 14.0, 34.0
 SIZE = 7.5
-CARD = 84.0
+STEP = SIZE * letters.LEADING
+
+
+class Line(NamedTuple):
+    """One line under an image."""
+
+    words: str
+    colour: Colour
+    bold: bool
 
 
 def triptych(gallery: Gallery, shots: Sequence[Shot]) -> Figure:
@@ -25,14 +35,20 @@ def triptych(gallery: Gallery, shots: Sequence[Shot]) -> Figure:
         gallery: the pictures.
         shots: the images of each picture, in the same order.
     """
-    columns = min(4, -(-len(shots) // 12)) or 1
-    wide = 3 * SIDE + 2 * SIGN
-    high = _side_high(shots, SIDE) + 4 * SIZE * letters.LEADING + 12
-    across = columns * (wide + 2 * MARGIN)
-    figure, axes, top = _sheet(gallery, -(-len(shots) // columns), across, high)
-    for n, (picture, shot) in enumerate(zip(gallery.pictures, shots, strict=True)):
-        left = MARGIN + (n % columns) * (wide + 2 * MARGIN)
-        _row(axes, picture, shot, left, top - (n // columns) * (high + MARGIN))
+    texts = [_under_row(picture, shot) for picture, shot in zip(gallery.pictures, shots, strict=True)]
+    columns = max(1, min(4, -(-len(shots) // 12)))
+    high = _tallest(shots, SIDE) + max((_deep(*text) for text in texts), default=0)
+    wide = 3 * SIDE + 2 * SIGN + 2 * MARGIN
+    figure, axes, top = _sheet(gallery, -(-len(shots) // columns), columns * wide, high)
+    for n, (shot, text) in enumerate(zip(shots, texts, strict=True)):
+        left, upper = MARGIN + (n % columns) * wide, top - (n // columns) * (high + MARGIN)
+        for m, image in enumerate((shot.clean, shot.change, shot.adversarial)):
+            x = left + m * (SIDE + SIGN)
+            base = _image(axes, image, x, upper, SIDE)
+            _write(axes, x, base, text[m])
+        for m, sign in enumerate("+="):
+            x = left + (m + 1) * (SIDE + SIGN) - SIGN / 2
+            axes.text(x, (upper + base) / 2, sign, fontsize=15, color=style.INK.light, ha="center", va="center")
     return figure
 
 
@@ -43,44 +59,15 @@ def grid(gallery: Gallery, shots: Sequence[Shot]) -> Figure:
         gallery: the pictures.
         shots: the images of each picture, in the same order.
     """
+    texts = [_under_card(picture) for picture in gallery.pictures]
     columns = min(8, max(len(shots), 4))
-    high = _side_high(shots, CARD) + 4 * SIZE * letters.LEADING + 6
-    across = columns * (CARD + MARGIN) + MARGIN
-    figure, axes, top = _sheet(gallery, -(-len(shots) // columns), across, high)
-    for n, (picture, shot) in enumerate(zip(gallery.pictures, shots, strict=True)):
-        left = MARGIN + (n % columns) * (CARD + MARGIN)
-        upper = top - (n // columns) * (high + MARGIN)
-        base = _image(axes, shot.adversarial, left, upper, CARD)
-        change = f"{picture.clean_prediction} → {picture.adversarial_prediction}"
-        base = _words(axes, left, base, CARD, change, style.ADAPTIVE[0], lines=3)
-        _words(axes, left, base, CARD, f"size {picture.size:.3g}", style.SOFT)
+    high = _tallest(shots, CARD) + max((_deep(text) for text in texts), default=0)
+    wide = CARD + MARGIN
+    figure, axes, top = _sheet(gallery, -(-len(shots) // columns), columns * wide + MARGIN, high)
+    for n, (shot, text) in enumerate(zip(shots, texts, strict=True)):
+        left, upper = MARGIN + (n % columns) * wide, top - (n // columns) * (high + MARGIN)
+        _write(axes, left, _image(axes, shot.adversarial, left, upper, CARD), text)
     return figure
-
-
-def _row(axes: Axes, picture: Picture, shot: Shot, left: float, top: float) -> None:
-    step = SIDE + SIGN
-    for n, image in enumerate((shot.clean, shot.change, shot.adversarial)):
-        base = _image(axes, image, left + n * step, top, SIDE)
-    for n, sign in enumerate("+="):
-        x = left + (n + 1) * step - SIGN / 2
-        axes.text(x, (top + base) / 2, sign, fontsize=15, color=style.INK.light, ha="center", va="center")
-    under = [
-        (
-            prediction(picture.clean_prediction, picture.clean_confidence),
-            style.INK,
-            f"true label {picture.label}",
-        ),
-        (shot.title, style.INK, shot.scale_words),
-        (
-            prediction(picture.adversarial_prediction, picture.adversarial_confidence),
-            style.ADAPTIVE[0],
-            f"{picture.attack}, {picture.threat}, size {picture.size:.3g}, {picture.model}",
-        ),
-    ]
-    for n, (words, colour, more) in enumerate(under):
-        x = left + n * step
-        low = _words(axes, x, base, SIDE + SIGN - 6, words, colour, bold=True, lines=2)
-        _words(axes, x, low, SIDE + SIGN - 6, more, style.SOFT, lines=2)
 
 
 def prediction(name: str, confidence: float) -> str:
@@ -88,8 +75,55 @@ def prediction(name: str, confidence: float) -> str:
     return f"{name}, {100 * confidence:.1f} %"
 
 
+# --- what stands under an image ------------------------------------------------------------------
+
+
+def _under_row(picture: Picture, shot: Shot) -> tuple[list[Line], list[Line], list[Line]]:
+    room = SIDE + SIGN - 8
+    before = prediction(picture.clean_prediction, picture.clean_confidence)
+    after = prediction(picture.adversarial_prediction, picture.adversarial_confidence)
+    how = f"{picture.attack}, {picture.threat}, size {size(picture.size)}, {picture.model}"
+    return (
+        _fit(before, room, style.INK, bold=True) + _fit(f"true label: {picture.label}", room, style.SOFT),
+        _fit(shot.title, room, style.INK, bold=True)
+        + _fit(f"{shot.scale_words}; mid-grey = no change" if shot.largest else "no change", room, style.SOFT),
+        _fit(after, room, style.ADAPTIVE[0], bold=True) + _fit(how, room, style.SOFT, most=3),
+    )
+
+
+def _under_card(picture: Picture) -> list[Line]:
+    return (
+        _fit(f"{picture.clean_prediction} →", CARD, style.INK)
+        + _fit(picture.adversarial_prediction, CARD, style.ADAPTIVE[0], bold=True)
+        + _fit(f"size {size(picture.size)}", CARD, style.SOFT)
+    )
+
+
+def _fit(words: str, room: float, colour: Colour, bold: bool = False, most: int = 2) -> list[Line]:
+    """The words wrapped; what does not fit in `most` lines ends in an ellipsis."""
+    lines = letters.wrap(words, room, SIZE, bold)
+    if len(lines) > most:
+        lines = [*lines[: most - 1], lines[most - 1][:-1] + "…"]
+    return [Line(line, colour, bold) for line in lines]
+
+
+def _deep(*texts: list[Line]) -> float:
+    """How far the longest of the texts reaches beneath its image."""
+    return max(len(text) for text in texts) * STEP + 4
+
+
+def _write(axes: Axes, x: float, top: float, lines: Sequence[Line]) -> None:
+    for n, line in enumerate(lines, 1):
+        weight = "bold" if line.bold else "normal"
+        y = top - 2 - n * STEP
+        axes.text(x, y, line.words, fontsize=SIZE, color=line.colour.light, weight=weight, parse_math=False)
+
+
+# --- the sheet -----------------------------------------------------------------------------------
+
+
 def _sheet(gallery: Gallery, rows: int, across: float, high: float) -> tuple[Figure, Axes, float]:
-    """A white sheet with its heading, measured in points from the lower left; and where the pictures begin."""
+    """A white sheet with its heading, measured from the lower left; and where the pictures begin."""
     title = letters.wrap(gallery.title, across - 2 * MARGIN, 12, bold=True)
     head = HEAD + letters.height(len(title) - 1, 12)
     up = head + rows * (high + MARGIN) + 4
@@ -103,38 +137,14 @@ def _sheet(gallery: Gallery, rows: int, across: float, high: float) -> tuple[Fig
     return figure, axes, up - head
 
 
-def _side_high(shots: Sequence[Shot], side: float) -> float:
+def _tallest(shots: Sequence[Shot], side: float) -> float:
     """The height of the tallest image when all are `side` wide."""
     return max((side * shot.clean.shape[0] / shot.clean.shape[1] for shot in shots), default=0.0)
 
 
-def _image(axes: Axes, image: object, left: float, top: float, side: float) -> float:
+def _image(axes: Axes, image: np.ndarray, left: float, top: float, side: float) -> float:
     """Draw an image and return where it ends."""
-    array = np.asarray(image)
-    base = top - side * float(array.shape[0]) / float(array.shape[1])
-    way = "nearest" if small(array) else "antialiased"
-    axes.imshow(array, extent=(left, left + side, base, top), interpolation=way, aspect="auto", zorder=2)
-    axes.set_autoscale_on(False)
+    base = top - side * float(image.shape[0]) / float(image.shape[1])
+    way = "none" if small(image) else "antialiased"
+    axes.imshow(image, extent=(left, left + side, base, top), interpolation=way, aspect="auto", zorder=2)
     return base
-
-
-def _words(
-    axes: Axes,
-    x: float,
-    top: float,
-    room: float,
-    words: str,
-    colour: Colour,
-    *,
-    bold: bool = False,
-    lines: int = 1,
-) -> float:
-    """Write wrapped words beneath `top` and return where they end; what does not fit ends in an ellipsis."""
-    wrapped = letters.wrap(words, room, SIZE, bold)
-    if len(wrapped) > lines:
-        wrapped = [*wrapped[: lines - 1], wrapped[lines - 1][:-1] + "…"]
-    for line in wrapped:
-        top -= SIZE * letters.LEADING
-        weight = "bold" if bold else "normal"
-        axes.text(x, top, line, fontsize=SIZE, color=colour.light, weight=weight, parse_math=False)
-    return top

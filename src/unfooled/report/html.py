@@ -77,6 +77,7 @@ def _environment() -> Environment:
         in_parts=words.in_parts,
         values=words.values,
         together=words.together,
+        size=words.size,
         duration=words.duration,
         percent=percent,
         uri=images.uri,

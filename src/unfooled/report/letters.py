@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from math import dist
@@ -28,6 +29,10 @@ class Box(NamedTuple):
         height = min(self.top, other.top) - max(self.bottom, other.bottom)
         return max(width, 0.0) * max(height, 0.0)
 
+    def crosses(self, other: Box) -> bool:
+        """Whether one stands over the other."""
+        return self.left < other.right and other.left < self.right
+
     def holds(self, x: float, y: float) -> bool:
         """Whether a point lies in it."""
         return self.left <= x <= self.right and self.bottom <= y <= self.top
@@ -45,7 +50,7 @@ def width(text: str, size: float, bold: bool = False) -> float:
 def wrap(text: str, room: float, size: float, bold: bool = False) -> list[str]:
     """The text in lines no longer than `room`; words that are longer are cut."""
     lines = [""]
-    for word in text.split():
+    for word in re.split(r"[ \t\r\n]+", text):
         joined = f"{lines[-1]} {word}".strip()
         if width(joined, size, bold) <= room:
             lines[-1] = joined
@@ -91,10 +96,12 @@ def place(
     taken: Sequence[Box],
     lines: Sequence[Point],
     rivals: Sequence[Point],
+    lower: Sequence[Box],
 ) -> Box:
     """Where a text of this size goes beside a point.
 
-    In the frame, off what is taken, off the lines where it can be, and nearer to its point than to rivals.
+    In the frame, off what is taken, off the lines where it can be, nearer to its point than to rivals, and not
+    beneath the words of `lower` points.
     """
     x, y = at
     gap = 6.5
@@ -109,13 +116,13 @@ def place(
         rank, (a, b) = item
         box = Box(a, b, a + wide, b + high)
         centre = (a + wide / 2, b + high / 2)
-        mistaken = any(dist(centre, rival) < dist(centre, at) + 3 for rival in rivals)
+        mistaken = any(dist(centre, rival) < dist(centre, at) + 3 for rival in rivals if dist(rival, at) > gap)
         return (
             (rank if rank < 8 else 3 * rank)
-            + 4 * sum(box.holds(*point) for point in lines)
+            + 4 * min(5, sum(box.holds(*point) for point in lines))
             + 20 * sum(box.overlap(other) for other in taken)
             + 20 * (wide * high - box.overlap(frame))
-            + 90 * mistaken
+            + 90 * (mistaken or any(box.crosses(other) and b < other.top for other in lower))
         )
 
     _, (a, b) = min(enumerate(corners), key=cost)

@@ -74,7 +74,7 @@ def _checked(panel: Panel, curve: Curve) -> Curve:
 def _frame(axes: Axes, panel: Panel, curves: Sequence[Curve], narrow: bool) -> None:
     """Axes without a box: light lines at the percents, the axis of x beneath."""
     xs = [x for curve in curves for x in curve.x] + [mark.x for mark in panel.marks] or [0.0, 1.0]
-    pad = 0.02 * (max(xs) - min(xs)) or 0.5
+    pad = 0.02 * (max(xs) - min(xs)) or 0.5 * abs(xs[0]) or 0.5
     axes.set_xlim(min(xs) - pad, max(xs) + pad)
     axes.set_ylim(-1.5, 101.5)
     axes.patch.set_alpha(0)

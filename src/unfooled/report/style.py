@@ -25,7 +25,7 @@ class Colour(NamedTuple):
 PAPER = Colour("paper", "#ffffff", "#16191d")
 INK = Colour("ink", "#1c2025", "#e9e7e3")
 SOFT = Colour("soft", "#5a626b", "#a8aeb6")
-GREY = Colour("grey", "#7d858e", "#8b929a")
+GREY = Colour("grey", "#6c747d", "#8f969e")
 RULE = Colour("rule", "#dcdfe3", "#363c44")
 WASH = Colour("wash", "#f6f5f2", "#1f2329")
 TINT = Colour("tint", "#fdf1e8", "#33251a")

@@ -122,6 +122,11 @@ def together(text: str) -> Markup:
     return Markup(kept)
 
 
+def size(value: float) -> str:
+    """A distance with three digits that matter: 0.0500, 1.25."""
+    return f"{value:#.3g}".rstrip(".")
+
+
 def duration(seconds: float) -> str:
     """Seconds as people write them: 0.4 s, 12 s, 3 min 5 s, 2 h 10 min."""
     if seconds < 10:

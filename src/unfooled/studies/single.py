@@ -158,7 +158,7 @@ def _pngs(
     folder: RunFolder, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
 ) -> Tensor | None:
     """Write what fooled as 8-bit PNGs; which still fool after the rounding. None where PNGs cannot hold the images."""
-    if images.dim() != 4 or images.shape[1] not in (1, 3) or threat.bounds != (0.0, 1.0):
+    if images.dim() != 4 or images.shape[1] not in (1, 3) or not threat.unit_range:
         return None
     evidence = folder.evidence()
     points = eight_bits(adversarial, images)
@@ -248,7 +248,7 @@ def _galleries(
     album: Album,
 ) -> list[Gallery]:
     hit = torch.from_numpy(np.flatnonzero(evidence["success"]))
-    if not len(hit) or images.dim() != 4 or images.shape[1] not in (1, 3) or threat.bounds != (0.0, 1.0):
+    if not len(hit) or images.dim() != 4 or images.shape[1] not in (1, 3) or not threat.unit_range:
         return []
     at = hit[torch.from_numpy(evidence["distance"])[hit].argsort(stable=True)]
 
