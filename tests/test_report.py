@@ -226,7 +226,9 @@ def test_a_redraw_gives_the_same_bytes_whatever_the_readers_settings(drawn: Path
         return {str(file): file.read_bytes() for file in sorted(drawn.parent.rglob("*")) if file.is_file()}
 
     before = held()
-    with mpl.rc_context({"lines.linewidth": 9, "figure.dpi": 31, "font.size": 30, "svg.hashsalt": None}):
+    with mpl.rc_context(
+        {"lines.linewidth": 9, "figure.dpi": 31, "font.size": 30, "svg.hashsalt": None, "font.family": "serif"}
+    ):
         assert draw(drawn.parent) == drawn
         assert mpl.rcParams["lines.linewidth"] == 9
     assert held() == before
@@ -372,6 +374,18 @@ def test_role_gives_hue_and_dash_and_family_gives_shade() -> None:
     assert plain[0].dashes != plain[1].dashes
 
 
+def test_a_shade_means_the_same_family_for_both_attackers() -> None:
+    curves = [curve("", "non-adaptive", [1.0], "a"), curve("", "non-adaptive", [1.0], "b")]
+    assert style.looks([*curves, curve("", "adaptive", [1.0], "b")])[-1].colour == style.ADAPTIVE[1]
+
+
+@pytest.mark.parametrize(("marks", "beside"), [(1, ["best 0", "1.0 %"]), (4, ["1.0 %", "2.5 %", "4.0 %", "5.5 %"])])
+def test_marks_are_named_beside_their_points_or_in_the_key(marks: int, beside: list[str]) -> None:
+    said = [text.get_text() for text in plots.panel(panel_of(1, marks)).texts]
+    assert set(beside) <= set(said)
+    assert ("best 0: 1.0\N{NO-BREAK SPACE}%" in said) == (marks == 4)
+
+
 def test_a_mark_looks_like_its_curve() -> None:
     curves = [curve("", "adaptive", [1.0], "a"), curve("", "adaptive", [1.0], "b")]
     mark = Mark(label="", x=0.0, y=share(1, 2), role="adaptive", family="b")
@@ -433,7 +447,7 @@ def test_wrap_loses_nothing_and_keeps_within_its_room() -> None:
     ],
 )
 def test_numeric_columns(cell: str, number: bool) -> None:
-    table = Table(id="t", title="", columns=["", "a"], rows=[["x", cell], ["y", ""], ["z", "—"]])
+    table = Table(id="t", title="", columns=["", "a"], rows=[["1", cell], ["2", ""], ["3", "—"]])
     assert words.numeric(table) == [False, number]
 
 

@@ -48,7 +48,8 @@ def uniform(key: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
 
 def normal(key: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
     """Standard normal draws, by the inverse of the distribution function: keys (N,) to (N, *shape)."""
-    return torch.special.ndtri(uniform(key, shape, torch.float64)).to(dtype)
+    draws: Tensor = torch.special.ndtri(uniform(key, shape, torch.float64))
+    return draws.to(dtype)
 
 
 def image_ids(images: Tensor, labels: Tensor) -> Tensor:

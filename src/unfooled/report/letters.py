@@ -109,8 +109,8 @@ def place(
     right, over, back, under = x + gap, y + gap, x - gap - wide, y - gap - high
     corners = [(left, over), (right, over - 3), (back, over - 3), (left, under), (right, under + 3)]
     corners += [(back, under + 3), (right, bottom), (back, bottom)]
-    corners += [(left, over + 14), (left, under - 14), (right + 12, over + 8), (back - 12, over + 8)]
-    corners += [(left, over + 28), (left, under - 28)]
+    corners += [(left, over + 14), (left, under - 14), (left, over + 28), (left, under - 28)]
+    corners += [(right + 12, over + 8), (back - 12, over + 8)]
 
     def cost(item: tuple[int, tuple[float, float]]) -> float:
         rank, (a, b) = item
@@ -119,7 +119,7 @@ def place(
         mistaken = any(dist(centre, rival) < dist(centre, at) + 3 for rival in rivals if dist(rival, at) > gap)
         return (
             (rank if rank < 8 else 3 * rank)
-            + 4 * min(5, sum(box.holds(*point) for point in lines))
+            + 4 * min(8, sum(box.holds(*point) for point in lines))
             + 20 * sum(box.overlap(other) for other in taken)
             + 20 * (wide * high - box.overlap(frame))
             + 90 * (mistaken or any(box.crosses(other) and b < other.top for other in lower))
