@@ -114,7 +114,9 @@ def test_the_peak_lies_between_the_grid_points():
 def test_eight_bits_round_towards_the_image():
     images = torch.tensor([[0, 10, 200, 255, 30]]).double() / 255
     change = torch.tensor([[0.4, 1.6, -1.6, -0.4, 1.0]]).double() / 255
-    assert torch.equal((eight_bits(images + change, images) * 255).round(), torch.tensor([[0.0, 11, 199, 255, 31]]).double())
+    assert torch.equal(
+        (eight_bits(images + change, images) * 255).round(), torch.tensor([[0.0, 11, 199, 255, 31]]).double()
+    )
 
 
 def test_the_seeds_grids_are_the_seeds():
@@ -149,7 +151,9 @@ def test_the_demos_golden_run():
             np.testing.assert_allclose(found[panel][label], values, atol=0.021, err_msg=f"{panel}: {label}")
     assert [gallery.kind for gallery in evaluation.galleries] == ["triptych", "grid"]
     assert all(gallery.pictures for gallery in evaluation.galleries)
-    assert all(p.clean_prediction == p.label != p.adversarial_prediction for g in evaluation.galleries for p in g.pictures)
+    assert all(
+        p.clean_prediction == p.label != p.adversarial_prediction for g in evaluation.galleries for p in g.pictures
+    )
     assert len(album.arrays()["clean"]) == sum(len(gallery.pictures) for gallery in evaluation.galleries)
     assert evaluation.cost
     assert Clock().costs == []

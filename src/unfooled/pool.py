@@ -319,11 +319,13 @@ class Pool:
 
     def _screen(self, rows: Trials, seen: Sighting) -> Tensor:
         """The fresh rows whose image the model gets wrong: it was looked at just now."""
-        wrong = seen.logits.argmax(1) != rows.label
+        new = rows.fresh.nonzero().squeeze(1)
+        fresh = take(rows, new)
+        wrong = seen.logits[new].argmax(1) != fresh.label
         if self.oracle.random:
-            wrong = self.oracle.confirm(rows.x, Goal(rows.label), rows.example)
-        self.ledger.screen(rows.example[rows.fresh.cpu()], ~wrong[rows.fresh])
-        return wrong & rows.fresh
+            wrong = self.oracle.confirm(fresh.x, Goal(fresh.label), fresh.example)
+        self.ledger.screen(fresh.example, ~wrong)
+        return torch.zeros_like(rows.fresh).index_copy(0, new, wrong)
 
     def _accept(self, rows: Trials, z: Tensor, by_victim: bool) -> Tensor:
         """Points that fooled someone: those that are better than what is held, inside, and confirmed. (M,) bools."""
