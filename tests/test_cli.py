@@ -182,6 +182,7 @@ BAD = {
     "a missing folder": (["attack", "fashion-mnist/plain", "./nowhere"], 66, "nowhere"),
     "a grid of words": (["sweep", "fashion-mnist/plain", SAMPLE, "--eps", "a,b"], 64, "--eps must be numbers"),
     "strengths without a defense": (["sweep", "fashion-mnist/plain", SAMPLE, "--strengths", "0,1"], 64, "needs a --defense"),
+    "classes of words": (["attack", "fashion-mnist/plain", SAMPLE, "--classes", "cat"], 64, "such as cat=3,dog=5"),
     "a budget too small": (["attack", "fashion-mnist/plain", SAMPLE, "--budget", "2"], 64, "'budget' parameter"),
 }  # fmt: skip
 
@@ -280,7 +281,8 @@ def test_image_folders_through_the_command(tmp_path, capsys):
         "fgsm",
     ]
     assert run(words) == 0
-    assert (tmp_path / "runs" / "attack" / "evaluation.json").is_file()
+    assert len(list((tmp_path / "runs").glob("attack-*/evaluation.json"))) == 1
+    assert run([w if w != "classes.json" else "cat=3,dog=5" for w in words]) == 0
     (tmp_path / "classes.json").write_text('{"cat": "three"}')
     assert run(words) == 65
     assert "from class folders to indices" in capsys.readouterr().err

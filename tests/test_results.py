@@ -74,6 +74,9 @@ def test_a_folder_is_begun_gone_on_with_or_refused(tmp_path):
     folder = RunFolder(tmp_path / "a" / "run")
     folder.begin({"seed": 1})
     folder.begin({"seed": 1})
+    with pytest.raises(DataError), RunFolder(tmp_path / "failed").running({"seed": 1}):
+        raise DataError("no")
+    assert not (tmp_path / "failed").exists()
     with pytest.raises(OutputError, match="holds another run"):
         folder.begin({"seed": 2})
     (tmp_path / "b").mkdir()

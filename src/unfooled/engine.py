@@ -95,7 +95,7 @@ def attack(
     budget:      passes (forward and backward) per image at most; shared out over the trials before the start.
     surrogate:   take gradients from this model; the verdict stays with `model`.
     compute:     how the passes are computed; see `Compute`.
-    ids:         (N,) integers that the random numbers belong to; None: a hash of each image and label.
+    ids:         (N,) integers that the random numbers belong to and that errors name; None: a hash of each image and label.
     progress:    called now and then with how far the work is.
 
     Raises `DataError`, `ModelError` (also on non-finite logits) or `ParameterError`.
@@ -118,7 +118,8 @@ def attack(
         if helper is None:
             looks = 0 if early_stop else len(x) * sum(stage.trials * stage.attack.steps for stage in stages)
             helper = channels_last_twin(victim, x[:batch].to(device), compute or Compute(), looks)
-        oracle = Oracle(victim, helper, len(x), draws, first=lambda logits: _first_answer(logits, y, t, notes))
+        called = torch.arange(len(x)) if given_ids is None else given_ids
+        oracle = Oracle(victim, helper, called, draws, first=lambda logits: _first_answer(logits, y, t, called, notes))
         common = Work(stages[0].attack, threat, x, y, t, given_ids, seed, early_stop)
         passing = _screens_in_passing(stages, common, oracle, device)
         stages = deal(stages, budget, oracle, clean=0 if passing else 1)
@@ -229,11 +230,11 @@ def default_batch(size: int, device: torch.device) -> int:
     return max(8, min(most, most * 4096 // size))
 
 
-def _first_answer(logits: Tensor, labels: Tensor, targets: Tensor | None, notes: Notes) -> None:
+def _first_answer(logits: Tensor, labels: Tensor, targets: Tensor | None, called: Tensor, notes: Notes) -> None:
     """Judge labels by the model's number of classes, and warn of probabilities."""
-    check_classes(labels, logits.shape[1])
+    check_classes(labels, logits.shape[1], called)
     if targets is not None:
-        check_classes(targets, logits.shape[1], "targets")
+        check_classes(targets, logits.shape[1], called, "targets")
     logits = logits.detach()
     shares = bool(((logits >= 0) & (logits <= 1)).all()) and bool(((logits.sum(1) - 1).abs() < 1e-5).all())
     if shares:
@@ -265,8 +266,8 @@ def perturb(model: Model, images: Tensor, labels: Tensor, threat: Threat, method
 
     No row is filtered, tested or confirmed, and the model stays in the mode that it is in.
     """
-    oracle = Oracle(Classifier(model), None, len(images))
     everything = torch.arange(len(images), device=images.device)
+    oracle = Oracle(Classifier(model), None, torch.arange(len(images)))
     query = QUERIES[method.access](
         x=images,
         goal=Goal(labels),
@@ -275,7 +276,7 @@ def perturb(model: Model, images: Tensor, labels: Tensor, threat: Threat, method
         trial=torch.zeros_like(everything),
         seed=seed,
         oracle=oracle,
-        example=everything,
+        example=torch.arange(len(images)),
         seen=lambda _: None,
     )
     state = replace(method.init(query, images), k=torch.zeros_like(everything))

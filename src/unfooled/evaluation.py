@@ -111,7 +111,7 @@ def judge(model: Model, images: Tensor, labels: Tensor) -> Judgement:
     """Classify images (N, *shape); a random model by the majority of draws. No attack."""
     victim = Classifier(model)
     device = victim.device or images.device
-    oracle = Oracle(victim, None, len(images))
+    oracle = Oracle(victim, None, torch.arange(len(images)))
     right, prediction, confidence = [], [], []
     with torch.inference_mode(False), untouched(model):
         for index in torch.arange(len(images)).split(default_batch(images[0].numel(), device)):

@@ -109,12 +109,12 @@ def checked_labels(value: Any, count: int, name: str = "labels") -> Tensor:
     return labels
 
 
-def check_classes(labels: Tensor, classes: int, name: str = "labels") -> None:
-    """Raise `DataError` if a label is beyond the model's classes."""
+def check_classes(labels: Tensor, classes: int, example: Tensor, name: str = "labels") -> None:
+    """Raise `DataError` if a label is beyond the model's classes; `example` (N,) says what each is called."""
     beyond = (labels >= classes).nonzero()
     if len(beyond):
         at = int(beyond[0])
         raise DataError(
             f"The {name} must be below {classes}, the number of the model's classes. "
-            f"Got {int(labels[at])} at example {at}."
+            f"Got {int(labels[at])} at example {int(example[at])}."
         )

@@ -109,9 +109,8 @@ def level(weight: Tensor, rate: Tensor, room: Tensor, target: Tensor) -> Tensor:
     first = (t <= stop).to(torch.uint8).argmax(1, keepdim=True)
     reached = t.gather(1, first).squeeze(1)
     last = torch.where(stop.isinf(), 0, stop).amax(1)
-    return (
-        torch.where((t <= stop).any(1), reached, last).clamp(min=0).minimum(torch.where(slope[:, 0] > 0, torch.inf, 0))
-    )
+    found = torch.where((t <= stop).any(1), reached, last).clamp(min=0)
+    return torch.where(slope[:, 0] > 0, found, 0)
 
 
 @dataclass(frozen=True)

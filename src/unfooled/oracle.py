@@ -61,19 +61,20 @@ class Oracle:
     def __init__(
         self,
         victim: Classifier,
-        surrogate: Classifier | None = None,
-        examples: int = 0,
+        surrogate: Classifier | None,
+        called: Tensor,
         draws: int = 1,
         first: Callable[[Tensor], None] = lambda logits: None,
     ) -> None:
         self.victim = victim
         self.surrogate = surrogate or victim
         self.faithful = surrogate is None
+        self.called = called  # (N,) what errors call each example
         self.draws = draws
         self.random = draws > 1
         self.first: Callable[[Tensor], None] | None = first  # judges the first answer
-        self.forward = torch.zeros(examples, dtype=torch.int64)
-        self.backward = torch.zeros(examples, dtype=torch.int64)
+        self.forward = torch.zeros(len(called), dtype=torch.int64)
+        self.backward = torch.zeros(len(called), dtype=torch.int64)
 
     def count(self, example: Tensor, backward: bool = False) -> None:
         """Add one pass to each example (M,) of a batch."""
@@ -93,9 +94,11 @@ class Oracle:
         if not bool(torch.isfinite(logits).all()):
             at = int((~torch.isfinite(logits)).any(1).nonzero()[0, 0])
             if not bool(torch.isfinite(z[at]).all()):
-                raise InternalError(f"The attack made a point that is not finite, for example {int(example[at])}.")
+                raise InternalError(
+                    f"The attack made a point that is not finite, for example {int(self.called[example[at]])}."
+                )
             raise ModelError(
-                f"The model's logits for example {int(example[at])} are not finite. "
+                f"The model's logits for example {int(self.called[example[at]])} are not finite. "
                 "A model that answers NaN or inf cannot be judged: find where it overflows."
             )
         return logits

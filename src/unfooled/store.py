@@ -24,7 +24,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from .errors import DataError, MissingData, OutputError
+from .errors import DataError, MissingData, OutputError, UnfooledError
 from .results import Evaluation, read
 
 COLUMNS = ("example", "label", "clean_correct", "success", "distance", "forward", "backward")
@@ -82,9 +82,18 @@ class RunFolder:
             else:
                 self.write_text("spec.json", text)
 
-    def abandon(self) -> None:
-        """Undo `begin` where no shard has been finished: a run that could not start leaves nothing."""
-        if not self.shards():
+    @contextmanager
+    def running(self, spec: Mapping[str, Any]) -> Iterator[None]:
+        """Begin, and take that back if an error of ours ends the run before anything was found: it leaves nothing."""
+        self.begin(spec)
+        try:
+            yield
+        except UnfooledError:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        if not self.shards() and not (self.path / "evaluation.json").exists():
             for name in ("spec.json", "evidence.sqlite"):
                 (self.path / name).unlink(missing_ok=True)
             with suppress(OSError):

@@ -20,7 +20,9 @@ def attack(
         str,
         typer.Option("--attack", "--method", help="An attack or a plan: fgsm, pgd:steps=40, restarts:5(pgd)."),
     ] = "pgd",
-    out: Annotated[Path, typer.Option(help="The run folder; the same command goes on with it.")] = Path("runs/attack"),
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder, else one in runs/; the same command goes on with it.")
+    ] = None,
     model_: shared.ModelOption = None,
     data_: shared.DataOption = None,
     weights: shared.Weights = None,
@@ -52,7 +54,9 @@ def attack(
     named = shared.one_of(model, model_, "MODEL"), shared.one_of(data, data_, "DATA")
     allowed, plan = Threat.parse(threat), attacks.parse(method)
     wall = None if defense is None else defenses.parse(defense)
-    terminal.writable(out)
+    place = terminal.writable(
+        out or shared.own_folder("attack", *named, weights, allowed, plan, defense, target, resize, crop, classes, seed)
+    )
     with terminal.notes_shown():
         found = shared.load_data(named[1], resize, crop, classes)
         network = shared.load_model(named[0], weights, found)
@@ -71,7 +75,7 @@ def attack(
             "data": found.name,
             "defense": defense or "",
         }
-        folder = RunFolder(out)
+        folder = RunFolder(place)
         with terminal.progress() as bars:
             task = bars.add_task(f"[b]{plan}[/]", total=len(found), note="")
 
@@ -79,7 +83,11 @@ def attack(
                 part = 0.0
                 if at.within is not None and at.within.trials:
                     part = min(single.SHARD, at.total - at.done) * at.within.ended / at.within.trials
-                note = f"accuracy {at.robust / at.done:.3f}" if at.done else ""
+                note = (
+                    f"accuracy {at.robust / at.done:.3f}"
+                    if at.done
+                    else f"{at.within.fooled if at.within else 0} fooled"
+                )
                 bars.update(task, completed=at.done + part, note=note)
 
             evaluation = single.run(

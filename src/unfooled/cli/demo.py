@@ -21,6 +21,7 @@ def demo(
     from ..studies.demo import demo as run
 
     folder = RunFolder(terminal.writable(out))
+    folder.begin({"demo": "fashion-mnist-sample"})
     with terminal.notes_shown(), terminal.progress() as bars:
         task = bars.add_task("starting", total=1.0, note="")
         evaluation, album = run(count, lambda text, share: bars.update(task, description=text, completed=share))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import DataError, MissingData, ParameterError
+from ..errors import DataError, ParameterError
 from . import terminal
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ Weights = Annotated[Path | None, typer.Option(help="Weights for the model: safet
 Resize = Annotated[str | None, typer.Option(help="Resize images: SIDE, or HEIGHTxWIDTH.")]
 Crop = Annotated[str | None, typer.Option(help="Crop the centre: SIDE, or HEIGHTxWIDTH.")]
 Classes = Annotated[
-    Path | None, typer.Option(help="JSON file: class folder's name to the model's index, {\"cat\": 3, …}.")
+    str | None,
+    typer.Option(help="Class folders and the model's indices: cat=3,dog=5, or a JSON file of such an object."),
 ]
 Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -56,7 +58,7 @@ def size(text: str | None, name: str) -> int | tuple[int, int] | None:
     return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 
 
-def load_data(spec: str, resize: str | None = None, crop: str | None = None, classes: Path | None = None) -> Dataset:
+def load_data(spec: str, resize: str | None = None, crop: str | None = None, classes: str | None = None) -> Dataset:
     """The data set of a spec, with a bar for a download."""
     from .. import data
 
@@ -77,12 +79,16 @@ def load_data(spec: str, resize: str | None = None, crop: str | None = None, cla
         )
 
 
-def read_classes(path: Path | None) -> dict[str, int] | None:
-    """A JSON object from folder names to indices."""
-    if path is None:
+def read_classes(words: str | None) -> dict[str, int] | None:
+    """cat=3,dog=5, or a file with a JSON object from folder names to indices."""
+    if words is None:
         return None
+    path = Path(words)
     if not path.is_file():
-        raise MissingData(f"There is no file {path} of classes.")
+        pairs = [part.partition("=") for part in words.split(",")]
+        if not all(name and index.strip().isdigit() for name, _, index in pairs):
+            raise ParameterError(f"--classes must be NAME=INDEX,… such as cat=3,dog=5, or a JSON file. Got {words!r}.")
+        return {name.strip(): int(index) for name, _, index in pairs}
     try:
         found = json.loads(path.read_text())
     except ValueError as error:
@@ -90,6 +96,11 @@ def read_classes(path: Path | None) -> dict[str, int] | None:
     if not isinstance(found, dict) or not all(type(v) is int and v >= 0 for v in found.values()):
         raise DataError(f'{path} must hold an object from class folders to indices, such as {{"cat": 3, "dog": 5}}.')
     return found
+
+
+def own_folder(kind: str, *question: object) -> Path:
+    """A folder in runs/ that belongs to this question alone: asking the same again finds it again."""
+    return Path("runs") / f"{kind}-{zlib.crc32(repr([str(part) for part in question]).encode()):08x}"
 
 
 def load_model(spec: str, weights: Path | None, data: Dataset) -> nn.Module:

@@ -35,7 +35,9 @@ def sweep(
         str | None, typer.Option(help="A defense whose strength varies: blur, percentile, median.")
     ] = None,
     strengths: Annotated[str | None, typer.Option(help="Its grid, such as 0:2.2:0.1.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder (runs/sweep; runs/seed/DATA for the study).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder, else one in runs/; for the study runs/seed/DATA.")
+    ] = None,
     model_: shared.ModelOption = None,
     data_: shared.DataOption = None,
     weights: shared.Weights = None,
@@ -57,10 +59,12 @@ def sweep(
     chosen = model if model_ is None else shared.one_of(model, model_, "MODEL")
     if study is None and chosen is None:
         raise ParameterError("MODEL is missing: give it as an argument or as --model.")
-    place = terminal.writable(
-        out or (Path("runs/seed") / Path(spec.partition(":")[0]).name if study else Path("runs/sweep"))
-    )
-    with terminal.notes_shown():
+    question = {"model": chosen, "weights": weights, "data": spec, "study": study, "threat": threat, "eps": eps,
+                "attack": method, "defense": defense, "strengths": strengths, "resize": resize, "crop": crop,
+                "classes": classes, "seed": seed}  # fmt: skip
+    usual = Path("runs/seed") / Path(spec).name if study else shared.own_folder("sweep", *question.values())
+    folder = RunFolder(terminal.writable(out or usual))
+    with terminal.notes_shown(), folder.running({k: str(v) for k, v in question.items() if v is not None}):
         found = shared.load_data(spec, resize, crop, classes)
         with terminal.progress() as bars:
             task = bars.add_task("starting", total=1.0, note="")
@@ -69,12 +73,11 @@ def sweep(
                 bars.update(task, description=text, completed=share)
 
             if study is not None:
-                evaluation, album = _seed(chosen, weights, found, spec, place, seed, say)
+                evaluation, album = _seed(chosen, weights, found, spec, folder.path, seed, say)
             else:
                 network = shared.load_model(str(chosen), weights, found)
                 settings = {"model": str(chosen), "data": found.name, "seed": str(seed)}
                 evaluation, album = _plain(network, found, threat, eps, method, defense, strengths, settings, say)
-        folder = RunFolder(place)
         if album.clean:
             folder.write_arrays("pictures.safetensors", album.arrays())
         folder.write_evaluation(evaluation)

@@ -15,17 +15,27 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
-    TaskProgressColumn,
+    Task,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from ..errors import Note, OutputError
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+
+class Rate(ProgressColumn):
+    """How many a second; nothing for work that is not counted in whole things."""
+
+    def render(self, task: Task) -> Text:
+        """For Rich."""
+        counted = task.speed is not None and task.total is not None and task.total > 1
+        return Text(f"{task.speed:.0f}/s" if counted else "", style="dim")
 
 
 @contextmanager
@@ -35,10 +45,9 @@ def progress() -> Iterator[Progress]:
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
-        TaskProgressColumn(),
         MofNCompleteColumn(),
+        Rate(),
         TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )

@@ -128,9 +128,9 @@ def eps_panel(models: dict[str, tuple[Sweep, Sweep]]) -> Panel:
     """Accuracy against eps under FGSM and PGD, a family for each model."""
     curves = []
     for name, (fgsm, pgd) in models.items():
-        for attack, found, role in (("FGSM", fgsm, "non-adaptive"), ("PGD", pgd, "model")):
+        for attack, found in (("FGSM", fgsm), ("PGD", pgd)):
             label = f"{name}, {attack}" if name else attack
-            curves.append(Curve(label=label, x=list(found.eps), y=found.accuracies(), role=role, family=name or attack))
+            curves.append(Curve(label=label, x=list(found.eps), y=found.accuracies(), family=label))
     return Panel(
         id="accuracy-against-eps",
         title="Accuracy against epsilon",

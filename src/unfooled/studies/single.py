@@ -17,7 +17,6 @@ from .._version import __version__
 from ..attacks.base import Plan
 from ..data import Dataset
 from ..engine import Result, attack
-from ..errors import UnfooledError
 from ..evaluation import judge
 from ..pool import Progress
 from ..results import Evaluation, Gallery, Table, percent, share
@@ -64,24 +63,22 @@ def run(
     """Attack every image, in shards of a seeded random order; a second call goes on where the first was stopped."""
     images, labels = data.floats(), data.labels
     content = hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()[:16]
-    folder.begin(
-        {
-            **settings,
-            **{name: str(value) for name, value in sorted(options.items())},
-            "threat": str(threat),
-            "attack": str(plan),
-            "seed": seed,
-            "images": len(images),
-            "model_hash": state_hash(model),
-            "data_hash": content,
-            "targets": "" if targets is None else hashlib.sha256(targets.numpy().tobytes()).hexdigest()[:16],
-            "unfooled": __version__,
-        }
-    )
+    spec = {
+        **settings,
+        **{name: str(value) for name, value in sorted(options.items())},
+        "threat": str(threat),
+        "attack": str(plan),
+        "seed": seed,
+        "images": len(images),
+        "model_hash": state_hash(model),
+        "data_hash": content,
+        "targets": "" if targets is None else hashlib.sha256(targets.numpy().tobytes()).hexdigest()[:16],
+        "unfooled": __version__,
+    }
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     done, robust, clock, notes = 0, 0, Clock(), []
-    finished = folder.shards()
-    with clock.part("attack") as spent:
+    with clock.part("attack") as spent, folder.running(spec):
+        finished = folder.shards()
         for number, index in enumerate(order.split(SHARD)):
             if number not in finished:
 
@@ -89,21 +86,17 @@ def run(
                     show(Running(done, len(images), robust, at))
 
                 aim = None if targets is None else targets[index]
-                try:
-                    result = attack(
-                        model,
-                        images[index],
-                        labels[index],
-                        threat,
-                        plan,
-                        seed=seed,
-                        targets=aim,
-                        progress=within,
-                        **options,
-                    )
-                except UnfooledError:
-                    folder.abandon()
-                    raise
+                result = attack(
+                    model,
+                    images[index],
+                    labels[index],
+                    threat,
+                    plan,
+                    seed=seed,
+                    targets=aim,
+                    progress=within,
+                    **options,
+                )
                 notes += [note for note in result.notes if note not in notes]
                 folder.add_shard(number, {"adversarial": result.adversarial.numpy(), "example": index.numpy()},
                                  _rows(index, labels[index], result))  # fmt: skip
