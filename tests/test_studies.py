@@ -107,7 +107,8 @@ def test_equal_filters_are_measured_once_and_the_best_between_grid_points_is_mea
 
 
 def test_the_peak_lies_between_the_grid_points():
-    assert 1.0 < peak([0, 1, 2, 3], [0.0, 0.9, 1.0, 0.2]) < 3.0
+    assert 1.2 < peak([0, 1, 2, 3], [0.0, 0.9, 1.0, 0.2]) < 1.9
+    assert peak([0, 1], [0.3, 0.2]) == 0.0
     assert peak([0.0], [1.0]) == 0.0
 
 

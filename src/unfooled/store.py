@@ -42,6 +42,7 @@ def whole(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
+            temporary.chmod(0o644)  # some writers make files that nobody else may read
             temporary.replace(target)
         finally:
             with suppress(OSError):
