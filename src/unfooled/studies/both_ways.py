@@ -268,5 +268,6 @@ def table(series: Series, bare: dict[float, Estimate], clean: Estimate) -> Table
         ],
         rows=rows,
         caption=f"The {series.unit} is where the non-adaptive accuracy is highest, found between the grid points and "
-        "measured there; or a grid point, where that was higher. The last column is the non-adaptive accuracy's distance from clean accuracy, in points.",
+        "measured there; or a grid point, where that was higher. The last column is the distance of the non-adaptive "
+        "accuracy from the clean accuracy without a filter, in points.",
     )
