@@ -55,6 +55,9 @@ wall-clock on a machine that did other work as well.
 """
 
 
+MEANING = """TODO"""
+
+
 def markdown(table: Table) -> str:
     head = "| " + " | ".join(table.columns) + " |"
     line = "| " + " | ".join(["---:"] * len(table.columns)) + " |"
@@ -67,7 +70,12 @@ def value(table: Table, row: int, column: str) -> str:
 
 def gap_line(title: str, evaluation: Evaluation, kind: str) -> str:
     table = next(t for t in evaluation.tables if t.id == f"{kind}-best")
-    cells = [value(table, 0, name) for name in ("FGSM, no filter", "FGSM, non-adaptive", "FGSM, adaptive", "gap (points)", "PGD, adaptive")]  # fmt: skip
+    eps = next(t for t in evaluation.tables if t.id == "accuracy-against-eps")
+    bare = next(row[1].split(" [")[0] for row in eps.rows if row[0] == "0.2")
+    cells = [
+        bare,
+        *(value(table, 0, name) for name in ("FGSM, non-adaptive", "FGSM, adaptive", "gap", "PGD, adaptive")),
+    ]
     return f"| {title} | {kind} | " + " | ".join(cells) + " |"
 
 
@@ -85,9 +93,8 @@ def main() -> None:
         overview += [gap_line(title, found[name], kind) for kind in ("blur", "percentile filter")]
     first = found["mnist"]
     stronger = first.settings["attacks"].split("; ")[1].removesuffix(" where FGSM did not fool")
-    meaning = (pages / "seed-meaning.txt").read_text().strip()
     parts = [
-        HEAD.format(stronger=f"`{stronger}`", meaning=meaning),
+        HEAD.format(stronger=f"`{stronger}`", meaning=MEANING),
         "## At eps 0.2, the best strength of each filter\n",
         "\n".join(overview) + "\n",
     ]

@@ -124,6 +124,7 @@ def show_table(table: Table) -> None:
         title_style="bold",
         title_justify="left",
         box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
         pad_edge=False,
         header_style="dim",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,11 +26,15 @@ class Attacker:
 
     threat: Threat
     attack: Attack
-    stronger: Attack
+    stronger: Attack | None
+
+    def weaker(self) -> Attacker:
+        """The same without the stronger attack, to go over a grid with."""
+        return replace(self, stronger=None)
 
 
-SEED = Attacker(Linf(1.0), FGSM(), PGD(steps=10, step_size=0.25))
-STRONGER = SEED.stronger
+STRONGER = PGD(steps=10, step_size=0.25)
+SEED = Attacker(Linf(1.0), FGSM(), STRONGER)
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Measured:
     clean:         accuracy of the defended model on the images.
     non_adaptive:  on the attack's images for the bare model, filtered afterwards: what the student's project measured.
     adaptive:      under the same attack with the gradient taken through the filter.
-    stronger:      and under the stronger attack through the filter where that did not fool.
+    stronger:      and under the stronger attack through the filter where that did not fool; empty if there is none.
     """
 
     strength: float
@@ -87,14 +91,16 @@ def measure(
         non_adaptive[eps] = _share(right)
     spent.add(len(images) * (1 + len(points)))
     adaptive = sweep(defended, images, labels, attacker.threat, list(points), attacker.attack)
-    stronger = sweep(defended, images, labels, attacker.threat, list(points), attacker.stronger, after=adaptive)
-    spent.add(stronger.forward, stronger.backward)
+    both = adaptive
+    if attacker.stronger is not None:
+        both = sweep(defended, images, labels, attacker.threat, list(points), attacker.stronger, after=adaptive)
+    spent.add(both.forward, both.backward)
     return Measured(
         strength,
         _share(clean),
         non_adaptive,
         {eps: adaptive.accuracy(eps) for eps in points},
-        {eps: stronger.accuracy(eps) for eps in points},
+        {} if both is adaptive else {eps: both.accuracy(eps) for eps in points},
     )
 
 
@@ -120,7 +126,7 @@ class Series:
     @property
     def stronger(self) -> str:
         """The stronger attack's name."""
-        return self.attacker.stronger.name.upper()
+        return self.attacker.stronger.name.upper() if self.attacker.stronger is not None else ""
 
 
 def over_strengths(
@@ -143,22 +149,25 @@ def over_strengths(
     """
     known: dict[object, Measured] = {}
 
-    def at(strength: float) -> Measured:
+    def at(strength: float, by: Attacker) -> Measured:
         defense = make(strength)
-        if key(defense) not in known:
-            known[key(defense)] = measure(model, defense, strength, images, labels, points, attacker, spent)
-        found = known[key(defense)]
-        return Measured(strength, found.clean, found.non_adaptive, found.adaptive, found.stronger)
+        which = (key(defense), by.stronger is None)
+        if which not in known:
+            known[which] = measure(model, defense, strength, images, labels, points, by, spent)
+        return replace(known[which], strength=strength)
 
     grid = []
     for done, strength in enumerate(strengths):
-        say(f"{name} {unit} {strength:g}", done / (len(strengths) + len(points)))
-        grid.append(at(strength))
+        say(f"{name} {unit} {strength:g}", done / (len(strengths) + 2 * len(points)))
+        grid.append(at(strength, attacker.weaker()))
     best = {}
-    for eps in points:
-        say(f"{name}: the best {unit} at eps {eps:g}", len(strengths) / (len(strengths) + len(points)))
-        between = at(peak(strengths, [m.non_adaptive[eps].value for m in grid]))
-        best[eps] = max([*grid, between], key=lambda m, eps=eps: m.non_adaptive[eps].value)  # type: ignore[misc]
+    for done, eps in enumerate(points):
+        say(
+            f"{name}: the best {unit} at eps {eps:g}", 1 - 2 * (len(points) - done) / (len(strengths) + 2 * len(points))
+        )
+        between = at(peak(strengths, [m.non_adaptive[eps].value for m in grid]), attacker.weaker())
+        top = max([*grid, between], key=lambda m, eps=eps: m.non_adaptive[eps].value)  # type: ignore[misc]
+        best[eps] = at(top.strength, attacker)
     return Series(name, unit, grid, best, attacker)
 
 
@@ -198,8 +207,6 @@ def panels(series: Series, main_eps: float) -> list[Panel]:
         Curve(label=f"{series.attack}, non-adaptive", x=x, y=[m.non_adaptive[main_eps] for m in series.grid],
               role="non-adaptive"),
         Curve(label=f"{series.attack}, adaptive", x=x, y=[m.adaptive[main_eps] for m in series.grid], role="adaptive"),
-        Curve(label=f"{series.stronger}, adaptive", x=x, y=[m.stronger[main_eps] for m in series.grid], role="adaptive",
-              family="stronger"),
     ]  # fmt: skip
     title = f"{series.name.capitalize()}: what the attacker knows decides"
     return [
@@ -208,6 +215,15 @@ def panels(series: Series, main_eps: float) -> list[Panel]:
             title=f"{title} (eps {main_eps:g})",
             x_label=series.unit,
             curves=everything,
+            marks=[
+                Mark(
+                    label=f"best {series.unit} {best.strength:g}",
+                    x=best.strength,
+                    y=best.non_adaptive[main_eps],
+                    role="non-adaptive",
+                ),
+                Mark(label=f"{series.stronger}, adaptive", x=best.strength, y=best.stronger[main_eps], role="adaptive"),
+            ],
             caption=gap_sentence(series, main_eps),
         ),
         Panel(
@@ -234,8 +250,8 @@ def gap_sentence(series: Series, eps: float) -> str:
     )
 
 
-def table(series: Series, bare: dict[float, Estimate], clean: Estimate) -> Table:
-    """The best strength for each eps: undefended, non-adaptive, adaptive, and the differences."""
+def table(series: Series, clean: Estimate) -> Table:
+    """The best strength for each eps: non-adaptive, adaptive, and the differences."""
     rows = []
     for eps, best in series.best.items():
         lost = 100 * (clean.value - best.non_adaptive[eps].value)
@@ -244,7 +260,6 @@ def table(series: Series, bare: dict[float, Estimate], clean: Estimate) -> Table
                 f"{eps:g}",
                 f"{best.strength:g}",
                 percent(best.clean),
-                percent(bare[eps]),
                 percent(best.non_adaptive[eps]),
                 percent(best.adaptive[eps]),
                 f"{best.gap(eps):.1f}",
@@ -258,16 +273,15 @@ def table(series: Series, bare: dict[float, Estimate], clean: Estimate) -> Table
         columns=[
             "eps",
             f"best {series.unit}",
-            "clean, filtered",
-            f"{series.attack}, no filter",
+            "clean",
             f"{series.attack}, non-adaptive",
             f"{series.attack}, adaptive",
-            "gap (points)",
+            "gap",
             f"{series.stronger}, adaptive",
             "below clean",
         ],
         rows=rows,
         caption=f"The {series.unit} is where the non-adaptive accuracy is highest, found between the grid points and "
-        "measured there; or a grid point, where that was higher. The last column is the distance of the non-adaptive "
-        "accuracy from the clean accuracy without a filter, in points.",
+        "measured there; or a grid point, where that was higher. Clean: through the filter. Gap: non-adaptive less "
+        "adaptive, in points. Below clean: how far the non-adaptive accuracy is from the unfiltered clean one.",
     )

@@ -27,7 +27,7 @@ from .common import Album, Clock, Say, command_line, environment, now
 
 EPSILONS = tuple(round(0.05 * k, 2) for k in range(9))  # 0, .05, … .4
 FILTERED_AT = (0.2, 0.25, 0.3)
-SIGMAS = tuple(round(0.1 * k, 1) for k in range(23))  # 0 … 2.2
+SIGMAS = tuple(round(0.2 * k, 1) for k in range(12))  # 0 … 2.2
 PERCENTILES = tuple(float(p) for p in range(0, 101, 5))
 SHOWN_AT = 0.2
 
@@ -83,7 +83,6 @@ def study(
     clock, album = Clock(), Album(classes)
     answers = measure_all(model, images, labels, sigmas, clock, say)
     clean = answers.fgsm.accuracy(0.0)
-    bare = {eps: answers.fgsm.accuracy(eps) for eps in FILTERED_AT}
     evaluation = Evaluation(
         kind="seed-study",
         title=f"Blur is no defense: {settings.get('data', 'the seed study')}",
@@ -99,8 +98,8 @@ def study(
         created=now(),
         tables=[
             eps_table({"": (answers.fgsm, answers.pgd)}),
-            table(answers.blur, bare, clean),
-            table(answers.percentile, bare, clean),
+            table(answers.blur, clean),
+            table(answers.percentile, clean),
         ],
         panels=[
             eps_panel({"": (answers.fgsm, answers.pgd)}),
@@ -195,4 +194,6 @@ def trained(name: str, data: Callable[[], Dataset], path: Path, seed: int, say: 
         )  # fmt: skip
         save_weights(model, path, {"data": found.name, "recipe": str(recipe), "seed": str(seed)})
     shape = {"mnist": (1, 28), "fashion-mnist": (1, 28), "cifar10": (3, 32)}[name]
-    return load_weights(SeedCNN(*shape), path).eval(), "the seed's CNN, recipe standard, weights rounded to float16"
+    network = load_weights(SeedCNN(*shape), path).eval()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the faster layout on CPUs
+    return network, "the seed's CNN, recipe standard, weights rounded to float16"

@@ -101,7 +101,7 @@ def over_strength(
         command=command_line(),
         environment=environment(),
         created=now(),
-        tables=[table(series, {e: bare.accuracy(e) for e in eps}, bare.accuracy(0.0))],
+        tables=[table(series, bare.accuracy(0.0))],
         panels=panels(series, eps[0]),
         cost=clock.costs,
     )
