@@ -3,8 +3,18 @@
 import os
 
 import hypothesis
+import pytest
 import torch
 
 torch.set_num_threads(os.cpu_count() or 1)
 hypothesis.settings.register_profile("here", deadline=None, derandomize=True, max_examples=40, database=None)
 hypothesis.settings.load_profile("here")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Where UNFOOLED_REQUIRE_DATA is set, a test on real data that was skipped has failed."""
+    report = (yield).get_result()
+    if report.skipped and item.get_closest_marker("data") and os.environ.get("UNFOOLED_REQUIRE_DATA"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped although the real data are required: {report.longrepr}"

@@ -71,8 +71,13 @@ def test_the_same_command_goes_on_and_another_is_refused(capsys, tmp_path):
     command = ["attack", "fashion-mnist/plain", SAMPLE, "--attack", "fgsm", "--out", "r"]
     assert run(command) == 0
     first = (tmp_path / "r" / "evidence.sqlite").read_bytes()
+    cost = RunFolder(tmp_path / "r").evaluation().cost
+    assert cost[0].forward > 40
+    assert cost[0].seconds > 0
     assert run(command) == 0
     assert (tmp_path / "r" / "evidence.sqlite").read_bytes() == first
+    assert RunFolder(tmp_path / "r").evaluation().cost == cost
+    assert run([*command, "--batch-size", "10"]) == 0
     assert run([*command, "--seed", "1"]) == 73
     assert "holds another run" in capsys.readouterr().err
 
@@ -139,6 +144,56 @@ def test_report_redraws_the_same_page(tmp_path):
     assert (tmp_path / "s" / "report.html").read_bytes() == page
 
 
+def test_a_target_keeps_the_numbers_of_the_data(tmp_path):
+    import unfooled as uf
+
+    words = [
+        "attack",
+        "fashion-mnist/plain",
+        SAMPLE,
+        "--threat",
+        "linf:0.2",
+        "--attack",
+        "pgd:steps=5",
+        "--target",
+        "8",
+    ]
+    assert run([*words, "--out", "r"]) == 0
+    found = uf.data.load(SAMPLE)
+    evidence = RunFolder(tmp_path / "r").evidence()
+    assert evidence["example"].tolist() == [k for k in range(40) if found.labels[k] != 8]
+    assert evidence["label"].tolist() == found.labels[evidence["example"]].tolist()
+    for file in (tmp_path / "r" / "png").iterdir():
+        pixels = np.asarray(Image.open(file)).astype(int)
+        assert np.abs(pixels - found.images[int(file.stem), 0].numpy().astype(int)).max() <= 0.2 * 255
+    lines = (tmp_path / "r" / "examples.csv").read_text().splitlines()
+    assert lines[0] == "example,label,clean_correct,success,distance,forward,backward,file"
+    assert len(lines) == 1 + len(evidence["example"])
+
+
+def test_paths_with_brackets_and_spaces(tmp_path, capsys):
+    assert run(["attack", "fashion-mnist/plain", SAMPLE, "--attack", "fgsm", "--out", "q a[/x][red]"]) == 0
+    assert "report: q a[/x][red]/report.html" in capsys.readouterr().out
+
+
+def test_errors_name_the_example_as_the_data_does(tmp_path, capsys):
+    (tmp_path / "net.py").write_text(MODELS)
+    labels = np.zeros(30, dtype=np.int64)
+    labels[7] = 9
+    data = write(tmp_path, "x.npz", images=np.full((30, 1, 5, 5), 0.5, np.float32), labels=labels)
+    assert run(["attack", "net.py:Linear", data, "--attack", "fgsm"]) == 65
+    assert "Got 9 at example 7" in capsys.readouterr().err
+
+
+def test_without_a_command_there_is_help_and_no_stray_line(capsys):
+    assert run([]) == 64
+    shown = capsys.readouterr()
+    assert "Usage" in shown.out + shown.err
+    assert "unfooled: ." not in shown.err
+    assert run(["list"]) == 0
+    assert "fgsm" in capsys.readouterr().out
+
+
 def test_train_writes_weights_that_attack_loads(tmp_path, capsys):
     words = ["train", "fashion-mnist-sample", "--model", "small-resnet", "--epochs", "1", "--out", "w.safetensors"]
     assert run([*words, "--recipe", "noise-fgsm", "--json"]) == 0
@@ -181,6 +236,11 @@ BAD = {
     "a missing run": (["report", "nowhere"], 66, "There is no run folder nowhere"),
     "a missing folder": (["attack", "fashion-mnist/plain", "./nowhere"], 66, "nowhere"),
     "a grid of words": (["sweep", "fashion-mnist/plain", SAMPLE, "--eps", "a,b"], 64, "--eps must be numbers"),
+    "a grid with nan": (["sweep", "fashion-mnist/plain", SAMPLE, "--eps", "nan"], 64, "--eps must be numbers"),
+    "an infinite grid": (["sweep", "fashion-mnist/plain", SAMPLE, "--threat", "linf:inf"], 64, "must be finite"),
+    "a broken strength": (["sweep", "fashion-mnist/plain", SAMPLE, "--defense", "median", "--strengths", "1.5"], 64,
+                          "must be an int"),
+    "weights of another kind": (["train", SAMPLE, "--out", "w.pt"], 64, "ending in .safetensors"),
     "strengths without a defense": (["sweep", "fashion-mnist/plain", SAMPLE, "--strengths", "0,1"], 64, "needs a --defense"),
     "classes of words": (["attack", "fashion-mnist/plain", SAMPLE, "--classes", "cat"], 64, "such as cat=3,dog=5"),
     "a budget too small": (["attack", "fashion-mnist/plain", SAMPLE, "--budget", "2"], 64, "'budget' parameter"),

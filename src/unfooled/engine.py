@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -92,7 +93,8 @@ def attack(
     batch_size:  rows in work at a time; None: by the size of an image.
     early_stop:  end an image at its first success; else every step is taken.
     draws:       forward passes to average a gradient over, for a random model (EOT, Athalye et al. 2018).
-    budget:      passes (forward and backward) per image at most; shared out over the trials before the start.
+    budget:      passes (forward and backward) per image at most; shared out over the trials before the start. The up to 20
+                 passes that confirm a point of a random model come on top.
     surrogate:   take gradients from this model; the verdict stays with `model`.
     compute:     how the passes are computed; see `Compute`.
     ids:         (N,) integers that the random numbers belong to and that errors name; None: a hash of each image and label.
@@ -102,14 +104,14 @@ def attack(
     """
     threat = Threat.parse(threat) if isinstance(threat, str) else threat
     plan = attacks.parse(method) if isinstance(method, str) else method
-    _check_options(threat, plan, seed=seed, batch_size=batch_size, draws=draws, budget=budget)
+    _check_options(threat, plan, compute, seed=seed, batch_size=batch_size, draws=draws, budget=budget)
     notes = Notes()
     with torch.inference_mode(False), untouched(model, *([] if surrogate is None else [surrogate])):
         victim = Classifier(model)
         x = checked_images(images, threat, victim.dtype, notes)
         y = checked_labels(labels, len(x)).cpu()
         t = None if targets is None else _checked_targets(targets, y, plan)
-        given_ids = None if ids is None else checked_labels(ids, len(x), "ids").cpu()
+        given_ids = None if ids is None else checked_labels(ids, len(x), "ids", least=None).cpu()
         device = victim.device or x.device
         batch = batch_size or default_batch(x[0].numel(), device)
         ledger = Ledger(x, threat)
@@ -117,7 +119,8 @@ def attack(
         helper = None if surrogate is None else Classifier(surrogate)
         if helper is None:
             looks = 0 if early_stop else len(x) * sum(stage.trials * stage.attack.steps for stage in stages)
-            helper = channels_last_twin(victim, x[:batch].to(device), compute or Compute(), looks)
+            with rng.forked(seed):
+                helper = channels_last_twin(victim, x[:batch].to(device), compute or Compute(), looks)
         called = torch.arange(len(x)) if given_ids is None else given_ids
         oracle = Oracle(victim, helper, called, draws, first=lambda logits: _first_answer(logits, y, t, called, notes))
         common = Work(stages[0].attack, threat, x, y, t, given_ids, seed, early_stop)
@@ -244,7 +247,7 @@ def _first_answer(logits: Tensor, labels: Tensor, targets: Tensor | None, called
         )
 
 
-def _check_options(threat: Threat, plan: Plan, **counts: Any) -> None:
+def _check_options(threat: Threat, plan: Plan, compute: Compute | None, **counts: Any) -> None:
     if not isinstance(threat, Threat):
         raise must_be("attack", "threat", "a Threat such as Linf(8/255)", threat)
     if not isinstance(plan, Plan):
@@ -255,13 +258,24 @@ def _check_options(threat: Threat, plan: Plan, **counts: Any) -> None:
             raise ParameterError(f"{stage.attack.name} works for {norms}, not for {type(threat).__name__}.")
         if threat.eps == torch.inf and not stage.attack.minimal:
             raise ParameterError(f"{stage.attack.name} needs a finite eps; minimum-norm attacks take inf.")
+    if compute is not None and not isinstance(compute, Compute):
+        raise must_be("attack", "compute", "a Compute such as Compute(layout='same')", compute)
     for name, got in counts.items():
         least = 0 if name == "seed" else 1
-        if got is not None and (isinstance(got, bool) or not isinstance(got, int) or got < least):
+        if got is not None and (isinstance(got, bool) or not isinstance(got, Integral) or int(got) < least):
             raise must_be("attack", name, f"an int of at least {least}", got)
 
 
-def perturb(model: Model, images: Tensor, labels: Tensor, threat: Threat, method: Attack, *, seed: int = 0) -> Tensor:
+def perturb(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    method: Attack,
+    *,
+    seed: int = 0,
+    ids: Tensor | None = None,
+) -> Tensor:
     """The bare loop of an attack, for training: its last points (N, *shape) after `method.steps` looks.
 
     No row is filtered, tested or confirmed, and the model stays in the mode that it is in.
@@ -272,7 +286,7 @@ def perturb(model: Model, images: Tensor, labels: Tensor, threat: Threat, method
         x=images,
         goal=Goal(labels),
         threat=threat,
-        ids=everything,
+        ids=everything if ids is None else ids,
         trial=torch.zeros_like(everything),
         seed=seed,
         oracle=oracle,

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import rng
 from .attacks.base import Plan
 from .engine import attack, default_batch
 from .errors import must_be
 from .goals import Goal
+from .inputs import Notes, checked_images, checked_labels
 from .models.classifier import Classifier, Model, untouched
 from .oracle import Oracle
 from .results import Estimate, share
@@ -50,9 +52,9 @@ class Sweep:
 
 def sweep(
     model: Model,
-    images: Tensor,
-    labels: Tensor,
-    threat: Threat,
+    images: Any,
+    labels: Any,
+    threat: Threat | str,
     eps: Sequence[float],
     method: Plan | str,
     *,
@@ -66,9 +68,12 @@ def sweep(
     options:  those of `unfooled.attack`.
     """
     grid = tuple(sorted({float(e) for e in eps}))
-    if not grid or grid[0] < 0:
-        raise must_be("sweep", "eps", "floats of at least 0", list(eps))
-    images = images.detach()
+    if not grid or not all(0 <= e < torch.inf for e in grid):
+        raise must_be("sweep", "eps", "finite floats of at least 0", list(eps))
+    threat = Threat.parse(threat) if isinstance(threat, str) else threat
+    images = checked_images(images, threat, None, Notes())
+    labels = checked_labels(labels, len(images))
+    each = {name: torch.as_tensor(options.pop(name)) for name in ("targets", "ids") if options.get(name) is not None}
     fooled_at = torch.full((len(images),), torch.inf, dtype=torch.float64)
     adversarial, forward, backward = images.clone(), 0, 0
     correct = torch.zeros(len(images), dtype=torch.bool)
@@ -83,7 +88,8 @@ def sweep(
         open_ = (fooled_at > radius).nonzero().squeeze(1)
         if not len(open_):
             break
-        found = attack(model, images[open_], labels[open_], threat.within(radius), method, **options)
+        rows: dict[str, Any] = {name: value[open_] for name, value in each.items()}
+        found = attack(model, images[open_], labels[open_], threat.within(radius), method, **options, **rows)
         forward += int(found.forward.sum())
         backward += int(found.backward.sum())
         if at == 0 and after is None:
@@ -107,13 +113,13 @@ class Judgement:
     confidence: Tensor
 
 
-def judge(model: Model, images: Tensor, labels: Tensor) -> Judgement:
+def judge(model: Model, images: Tensor, labels: Tensor, seed: int = 0) -> Judgement:
     """Classify images (N, *shape); a random model by the majority of draws. No attack."""
     victim = Classifier(model)
     device = victim.device or images.device
     oracle = Oracle(victim, None, torch.arange(len(images)))
     right, prediction, confidence = [], [], []
-    with torch.inference_mode(False), untouched(model):
+    with torch.inference_mode(False), untouched(model), rng.forked(seed):
         for index in torch.arange(len(images)).split(default_batch(images[0].numel(), device)):
             x, goal = images[index].to(device), Goal(labels[index].to(device))
             logits = oracle.answer(x, index)

@@ -95,15 +95,15 @@ def _judge(images: Tensor, threat: Threat) -> None:
         )
 
 
-def checked_labels(value: Any, count: int, name: str = "labels") -> Tensor:
-    """Labels (N,) int64, not negative. Raises `DataError`."""
+def checked_labels(value: Any, count: int, name: str = "labels", least: int | None = 0) -> Tensor:
+    """Labels (N,) int64, not below `least`. Raises `DataError`."""
     labels = tensor(value, name)
     if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise DataError(f"The {name} must be integers, class indices from 0. Got {labels.dtype}.")
+        raise DataError(f"The {name} must be integers. Got {labels.dtype}.")
     if labels.shape != (count,):
         raise DataError(f"The {name} must have shape ({count},), one for each image. Got {tuple(labels.shape)}.")
     labels = labels.to(torch.int64)
-    if count and int(labels.min()) < 0:
+    if least is not None and count and int(labels.min()) < least:
         at = int((labels < 0).nonzero()[0])
         raise DataError(f"The {name} must be class indices from 0. Got {int(labels[at])} at example {at}.")
     return labels

@@ -72,7 +72,8 @@ class Oracle:
         self.called = called  # (N,) what errors call each example
         self.draws = draws
         self.random = draws > 1
-        self.first: Callable[[Tensor], None] | None = first  # judges the first answer
+        self.first = first  # judges the first answer of each model
+        self.known: set[Classifier] = set()
         self.forward = torch.zeros(len(called), dtype=torch.int64)
         self.backward = torch.zeros(len(called), dtype=torch.int64)
 
@@ -84,38 +85,37 @@ class Oracle:
     def answer(self, z: Tensor, example: Tensor) -> Tensor:
         """The victim's logits (M, C), without a gradient: one forward pass for each point."""
         with torch.no_grad():
-            return self._pass(self.victim, z, example)
+            return self.run(self.victim, z, example)
 
-    def _pass(self, model: Classifier, z: Tensor, example: Tensor) -> Tensor:
+    def run(self, model: Classifier, z: Tensor, example: Tensor) -> Tensor:
+        """One counted forward pass of victim or surrogate: logits (M, C), all of them finite."""
         before = None if self.random else _states(model, z)
-        logits = self._first_pass(model, z) if self.first else model(z)
-        self.random = self.random or before != _states(model, z)
-        self.count(example)
-        if not bool(torch.isfinite(logits).all()):
-            at = int((~torch.isfinite(logits)).any(1).nonzero()[0, 0])
-            if not bool(torch.isfinite(z[at]).all()):
-                raise InternalError(
-                    f"The attack made a point that is not finite, for example {int(self.called[example[at]])}."
-                )
-            raise ModelError(
-                f"The model's logits for example {int(self.called[example[at]])} are not finite. "
-                "A model that answers NaN or inf cannot be judged: find where it overflows."
-            )
-        return logits
-
-    def _first_pass(self, model: Classifier, z: Tensor) -> Tensor:
-        """The first answer shows whether images and model go together."""
         try:
             logits = model(z)
         except UnfooledError:
             raise
-        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelError(f"The model failed on images of shape {tuple(z.shape[1:])}: {reason}{_cure(z)}") from error
-        if self.first:
+        if model not in self.known:
             self.first(logits)
-        self.first = None
+            self.known.add(model)
+        self.random = self.random or before != _states(model, z)
+        self.count(example)
+        self._finite(logits, "logits", z, example)
         return logits
+
+    def _finite(self, values: Tensor, what: str, z: Tensor, example: Tensor) -> None:
+        bad = (~torch.isfinite(values)).flatten(1).any(1)
+        if bool(bad.any()):
+            at = int(bad.nonzero()[0])
+            name = int(self.called[example[at]])
+            if not bool(torch.isfinite(z[at]).all()):
+                raise InternalError(f"The attack made a point that is not finite, for example {name}.")
+            raise ModelError(
+                f"The model's {what} for example {name} are not finite. "
+                "A model that answers NaN or inf cannot be judged: find where it overflows."
+            )
 
     def look(self, z: Tensor, goal: Goal, loss: Loss, example: Tensor) -> Look:
         """Gradient of the loss, loss, logits and verdict of the surrogate; means and majority over the draws."""
@@ -129,7 +129,7 @@ class Oracle:
     def _look(self, z: Tensor, goal: Goal, loss: Loss, example: Tensor) -> Look:
         with torch.enable_grad():
             z = z.detach().requires_grad_(True)
-            logits = self._pass(self.surrogate, z, example)
+            logits = self.run(self.surrogate, z, example)
             values = loss(shifted(logits), goal)
             if not values.requires_grad:
                 raise ModelError(
@@ -140,6 +140,7 @@ class Oracle:
         if gradient is None:
             raise ModelError("The model's output does not depend on its input, so it has no gradient to attack with.")
         self.count(example, backward=True)
+        self._finite(gradient, "gradients", z, example)
         logits = logits.detach()
         return Look(gradient, values.detach(), logits, goal.fooled(logits))
 
@@ -251,7 +252,7 @@ class GradientQuery(Query):
         """
         with torch.enable_grad():
             z = z.detach().requires_grad_(True)
-            logits = self.oracle._pass(self.oracle.surrogate, z, self.example)
+            logits = self.oracle.run(self.oracle.surrogate, z, self.example)
             rows: list[Tensor] = []
             for picked in logits.gather(1, classes).unbind(1):
                 rows += torch.autograd.grad(picked.sum(), z, retain_graph=True)

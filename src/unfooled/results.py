@@ -5,8 +5,6 @@ No torch here. `schema()` is the JSON schema of what is written; `docs/evaluatio
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +187,3 @@ def percent(estimate: Estimate, interval: bool = False) -> str:
     """An estimate as people write it: 87.3 %, or 87.3 % [85.1, 89.3]."""
     text = f"{100 * estimate.value:.1f} %"
     return f"{text} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]" if interval else text
-
-
-def finite(values: Sequence[float]) -> list[float]:
-    """The values that are finite."""
-    return [v for v in values if math.isfinite(v)]

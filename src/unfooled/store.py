@@ -94,11 +94,11 @@ class RunFolder:
             raise
 
     def _abandon(self) -> None:
-        if not self.shards() and not (self.path / "evaluation.json").exists():
-            for name in ("spec.json", "evidence.sqlite"):
-                (self.path / name).unlink(missing_ok=True)
-            with suppress(OSError):
-                self.path.rmdir()
+        held = {place.name for place in self.path.iterdir()}
+        if held <= {"spec.json", "evidence.sqlite"} and not self.shards():
+            for name in held:
+                (self.path / name).unlink()
+            self.path.rmdir()
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file at once: all of it or nothing."""
@@ -118,20 +118,29 @@ class RunFolder:
         """Write the answer."""
         self.write_text("evaluation.json", evaluation.to_json())
 
-    def add_shard(self, number: int, arrays: Mapping[str, np.ndarray], rows: Sequence[Row]) -> None:
-        """Put one shard's adversarial examples and evidence on disk."""
+    def add_shard(
+        self,
+        number: int,
+        arrays: Mapping[str, np.ndarray],
+        rows: Sequence[Row],
+        seconds: float = 0.0,
+        notes: Sequence[str] = (),
+    ) -> None:
+        """Put one shard's adversarial examples and evidence on disk, with what it took and what was noted."""
         self.write_arrays(f"adversarial/{number:05d}.safetensors", arrays)
         with writing(self.path), self._database() as database:
             places = ", ".join("?" * (1 + len(COLUMNS)))
             database.executemany(f"INSERT INTO evidence VALUES ({places})", [(number, *row) for row in rows])
-            database.execute("INSERT INTO shards VALUES (?)", (number,))
+            database.execute("INSERT INTO shards VALUES (?, ?, ?)", (number, seconds, json.dumps(list(notes))))
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
         connection = sqlite3.connect(self.path / "evidence.sqlite")
         try:
             with connection:
-                connection.execute("CREATE TABLE IF NOT EXISTS shards (number INTEGER PRIMARY KEY)")
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS shards (number INTEGER PRIMARY KEY, seconds REAL, notes TEXT)"
+                )
                 connection.execute(
                     "CREATE TABLE IF NOT EXISTS evidence (shard INTEGER, example INTEGER PRIMARY KEY, label INTEGER, "
                     "clean_correct INTEGER, success INTEGER, distance REAL, forward INTEGER, backward INTEGER)"
@@ -147,6 +156,17 @@ class RunFolder:
         if not (self.path / "evidence.sqlite").exists():
             return set()
         return {number for (number,) in self._rows("SELECT number FROM shards")}
+
+    def seconds(self) -> float:
+        """What the finished shards took in all."""
+        return float(sum(seconds for (seconds,) in self._rows("SELECT seconds FROM shards")))
+
+    def notes(self) -> list[str]:
+        """What was noted in the finished shards, each note once."""
+        found = [
+            note for (text,) in self._rows("SELECT notes FROM shards ORDER BY number") for note in json.loads(text)
+        ]
+        return list(dict.fromkeys(found))
 
     def evidence(self) -> dict[str, np.ndarray]:
         """The evidence by column, in the order of the examples."""

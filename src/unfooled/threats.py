@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Self
 
 import torch
@@ -36,7 +37,8 @@ class Threat(ABC):
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
-        if isinstance(self.eps, bool) or not isinstance(self.eps, int | float) or not self.eps > 0:
+        given: object = self.eps
+        if isinstance(given, bool) or not isinstance(given, Real) or not float(given) > 0:
             raise must_be(owner, "eps", "a float in (0, inf]", self.eps)
         object.__setattr__(self, "eps", float(self.eps))
         if not (isinstance(self.bounds, tuple | list) and len(self.bounds) == 2):
@@ -72,6 +74,8 @@ class Threat(ABC):
                 f"{words!r} should be a norm and its eps, as in 'linf:8/255' or 'l2:0.5,low=-1,high=1'."
             )
         bounds = (options.pop("low", 0.0), options.pop("high", 1.0))
+        if "bounds" in options or "mask" in options:
+            raise ParameterError(f"{words!r}: bounds are written low=… and high=…; a mask can only be given in Python.")
         if not call.values and "eps" not in options and call.name in THREATS:
             raise ParameterError(f"{words!r} lacks its eps: write for example '{call.name}:8/255'.")
         return text.build("threat", text.Call(call.name, call.values, options, call.inner), THREATS, bounds=bounds)

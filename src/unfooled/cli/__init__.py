@@ -44,8 +44,8 @@ def run(arguments: list[str]) -> int:
 def _usage(error: Any) -> int:
     """What was wrong in the words, in one line; where there were none, the help that Typer gives."""
     message = str(error.format_message()).strip()
-    if "\n" in message:
-        print(message, file=sys.stderr)  # noqa: T201
+    if not message or "\n" in message:  # no command was given: the help, which Typer may have printed itself
+        print(message, file=sys.stderr, end="\n" if message else "")  # noqa: T201
         return USAGE
     command = error.ctx.command_path if getattr(error, "ctx", None) else "unfooled"
     return _fail(f"{message.rstrip('.?')}{'?' if message.endswith('?') else '.'} See '{command} --help'.", USAGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +46,6 @@ def attack(
     import torch
 
     from .. import attacks, defenses, report
-    from ..data import Dataset
     from ..errors import DataError
     from ..store import RunFolder
     from ..studies import single
@@ -55,17 +55,21 @@ def attack(
     allowed, plan = Threat.parse(threat), attacks.parse(method)
     wall = None if defense is None else defenses.parse(defense)
     place = terminal.writable(
-        out or shared.own_folder("attack", *named, weights, allowed, plan, defense, target, resize, crop, classes, seed)
+        out
+        or shared.own_folder(
+            "attack", *named, weights, allowed, plan, defense, target, resize, crop, classes, budget, draws, seed
+        )
     )
     with terminal.notes_shown():
         found = shared.load_data(named[1], resize, crop, classes)
         network = shared.load_model(named[0], weights, found)
-        targets = None
+        targets = keep = None
         if target is not None:
             keep = (found.labels != target).nonzero().squeeze(1)
             if not len(keep):
                 raise DataError(f"Every image of {found.name} has the label {target}, the target.")
-            found = Dataset(found.images[keep], found.labels[keep], found.classes, found.name, found.source)
+            files = tuple(found.files[at] for at in keep) if found.files else ()
+            found = replace(found, images=found.images[keep], labels=found.labels[keep], files=files)
             targets = torch.full_like(found.labels, target)
         if wall is not None:
             network = defenses.defend(network, wall)
@@ -77,7 +81,7 @@ def attack(
         }
         folder = RunFolder(place)
         with terminal.progress() as bars:
-            task = bars.add_task(f"[b]{plan}[/]", total=len(found), note="")
+            task = bars.add_task(str(plan), total=len(found), note="")
 
             def show(at: single.Running) -> None:
                 part = 0.0
@@ -92,11 +96,11 @@ def attack(
 
             evaluation = single.run(
                 folder, network, found, allowed, plan, {k: v for k, v in settings.items() if v}, seed=seed,
-                targets=targets, show=show, batch_size=batch_size, budget=budget, draws=draws,
+                targets=targets, examples=keep, show=show, batch_size=batch_size, budget=budget, draws=draws,
             )  # fmt: skip
         page = report.draw(folder)
     if json:
         terminal.out.print_json(evaluation.to_json())
     else:
         shared.show(evaluation)
-        terminal.out.print(f"\nreport: [b]{page}[/]")
+        terminal.out.print(f"\nreport: {page}", soft_wrap=True)

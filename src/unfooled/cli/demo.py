@@ -33,4 +33,4 @@ def demo(
     else:
         shared.show(evaluation, tables=1)
         seconds = sum(cost.seconds for cost in evaluation.cost)
-        terminal.out.print(f"\nreport: [b]{page}[/]  ({seconds:.0f} s of compute; plots in {out / 'plots'})")
+        terminal.out.print(f"\nreport: {page}  ({seconds:.0f} s of compute; plots in {out / 'plots'})")

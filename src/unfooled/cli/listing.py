@@ -14,18 +14,19 @@ KINDS = ("attacks", "data", "defenses", "losses", "models", "recipes", "threats"
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help=", ".join(KINDS) + ".")],
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help=", ".join(KINDS) + "; else all.")] = None,
     json: shared.Json = False,
 ) -> None:
     """List what there is by name."""
-    if kind not in KINDS:
+    if kind is not None and kind not in KINDS:
         raise unknown("list of", kind, KINDS)
-    entries = _entries(kind)
+    found = {one: _entries(one) for one in KINDS if kind in (None, one)}
     if json:
-        terminal.print_json(entries)
-    else:
-        rows = [[name, about] for name, about in entries.items()]
-        shared.show_table(Table(id=kind, title=kind, columns=["name", "what it is"], rows=rows))
+        terminal.print_json(found if kind is None else found[kind])
+        return
+    for name, entries in found.items():
+        rows = [[entry, about] for entry, about in entries.items()]
+        shared.show_table(Table(id=name, title=name, columns=["name", "what it is"], rows=rows))
 
 
 def _entries(kind: str) -> dict[str, str]:

@@ -25,4 +25,4 @@ def report(
         terminal.out.print_json(evaluation.to_json())
     else:
         shared.show(evaluation)
-        terminal.out.print(f"\nreport: [b]{page}[/]")
+        terminal.out.print(f"\nreport: {page}", soft_wrap=True)

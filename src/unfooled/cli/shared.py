@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import zlib
 from pathlib import Path
@@ -30,10 +31,10 @@ DataOption = Annotated[str | None, typer.Option("--data", help="The same as DATA
 Weights = Annotated[Path | None, typer.Option(help="Weights for the model: safetensors or a state dict.")]
 Resize = Annotated[str | None, typer.Option(help="Resize images: SIDE, or HEIGHTxWIDTH.")]
 Crop = Annotated[str | None, typer.Option(help="Crop the centre: SIDE, or HEIGHTxWIDTH.")]
-Classes = Annotated[
-    str | None,
-    typer.Option(help="Class folders and the model's indices: cat=3,dog=5, or a JSON file of such an object."),
-]
+CLASSES = typer.Option(
+    "--classes", help="Class folders and the model's indices: cat=3,dog=5, or a JSON file of such an object."
+)
+Classes = Annotated[str | None, CLASSES]
 Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -107,10 +108,20 @@ def load_model(spec: str, weights: Path | None, data: Dataset) -> nn.Module:
     """The model of a spec, shaped for the data where it is one of this package's networks."""
     from .. import models
 
-    shape = data.images.shape[1:]
-    channels, side = (int(shape[0]), int(shape[-1])) if len(shape) == 3 else (1, 28)
+    channels, side = image_shape(data) if spec in models.NETWORKS else (1, 28)
     classes = len(data.classes) or int(data.labels.max()) + 1
     return models.load(spec, weights, channels=channels, size=side, classes=classes)
+
+
+def image_shape(data: Dataset) -> tuple[int, int]:
+    """Channels and side of a data set's images, as the networks of this package need them: square."""
+    shape = tuple(data.images.shape[1:])
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise ParameterError(
+            f"The networks of this package take square images (C, H, W); those of {data.name} have shape {shape}. "
+            "Resize them with --resize HEIGHTxWIDTH, or bring a model of your own."
+        )
+    return shape[0], shape[1]
 
 
 def show_table(table: Table) -> None:
@@ -143,7 +154,7 @@ def show(evaluation: Evaluation, tables: int | None = None) -> None:
         show_table(table)
         terminal.out.print()
     for sentence in evaluation.verdict:
-        terminal.out.print(f"[bold]•[/] {sentence}")
+        terminal.out.print(f"• {sentence}")
 
 
 def grid(text: str, name: str) -> list[float]:
@@ -151,12 +162,12 @@ def grid(text: str, name: str) -> list[float]:
     from .. import text as words
 
     numbers = [words.value(part) for part in text.replace(":", ",").split(",")]
-    if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
+    if not all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers):
         raise ParameterError(
             f"--{name} must be numbers such as 0,0.1,0.2 or FROM:TO:STEP such as 0:0.4:0.05. Got {text!r}."
         )
     if ":" not in text:
-        return [float(n) for n in numbers]
+        return sorted({float(n) for n in numbers})
     if len(numbers) != 3 or not numbers[2] > 0 or numbers[1] < numbers[0]:
         raise ParameterError(f"--{name} as FROM:TO:STEP needs FROM ≤ TO and STEP > 0. Got {text!r}.")
     start, stop, step = numbers

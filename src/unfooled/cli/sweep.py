@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,7 +87,7 @@ def sweep(
         terminal.out.print_json(evaluation.to_json())
     else:
         shared.show(evaluation)
-        terminal.out.print(f"\nreport: [b]{page}[/]")
+        terminal.out.print(f"\nreport: {page}", soft_wrap=True)
 
 
 def _plain(
@@ -102,14 +103,17 @@ def _plain(
 ) -> tuple[Evaluation, Album]:
     from .. import attacks
     from ..studies import sweeps
-    from ..threats import Threat
+    from ..threats import L0, Threat
 
     allowed, plan = Threat.parse(threat), attacks.parse(method)
     radii = None if eps is None else shared.grid(eps, "eps")
     if defense is None:
         if strengths is not None:
             raise ParameterError("--strengths needs a --defense whose strength varies, such as blur.")
-        radii = radii or [round(allowed.eps * k / 8, 10) for k in range(9)]
+        if radii is None and not math.isfinite(allowed.eps):
+            raise ParameterError("The threat's eps is the largest of the grid, so it must be finite; or give --eps.")
+        whole = isinstance(allowed, L0)
+        radii = radii or sorted({round(allowed.eps * k / 8, 0 if whole else 10) for k in range(9)})
         return sweeps.over_eps(network, data, allowed, radii, plan, settings, say)
     if strengths is None:
         raise ParameterError("--defense needs --strengths, such as 0:2.2:0.1 for blur.")
@@ -133,7 +137,7 @@ def _seed(
 
     network, about = _network(model, weights, data, spec, place, seed, say)
     settings = {"data": data.name, "model": about, "seed": str(seed)}
-    return study(network, data.floats(), data.labels, data.classes, settings, say=say)
+    return study(network, data.floats(), data.labels, data.classes, settings, seed=seed, say=say)
 
 
 def _network(

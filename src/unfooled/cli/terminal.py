@@ -13,7 +13,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
@@ -25,17 +24,19 @@ from rich.text import Text
 
 from ..errors import Note, OutputError
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
 
 
-class Rate(ProgressColumn):
-    """How many a second; nothing for work that is not counted in whole things."""
+class Done(ProgressColumn):
+    """How many of how many, and how many a second; of work that is one thing, the share."""
 
     def render(self, task: Task) -> Text:
         """For Rich."""
-        counted = task.speed is not None and task.total is not None and task.total > 1
-        return Text(f"{task.speed:.0f}/s" if counted else "", style="dim")
+        if task.total is None or task.total <= 1:
+            return Text(f"{task.percentage:3.0f} %")
+        rate = f"  {task.speed:.0f}/s" if task.speed is not None else ""
+        return Text(f"{task.completed:.0f}/{task.total:.0f}{rate}")
 
 
 @contextmanager
@@ -43,11 +44,10 @@ def progress() -> Iterator[Progress]:
     """A progress display on standard error; silent where that is not a terminal."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        Rate(),
-        TextColumn("{task.fields[note]}"),
+        Done(),
+        TextColumn("{task.fields[note]}", markup=False),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
@@ -63,7 +63,7 @@ def notes_shown() -> Iterator[None]:
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
         if issubclass(category, Note) and str(message) not in shown:
             shown.add(str(message))
-            err.print(f"[yellow]note[/] {message}")
+            err.print(Text("note ", style="yellow") + Text(str(message)))
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", Note)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 from .. import text
 from ..errors import ParameterError, unknown
@@ -14,17 +16,40 @@ DEFENSES: dict[str, type[Defense]] = {kind.name: kind for kind in (GaussianBlur,
 
 def parse(words: str) -> Defense:
     """Read ``blur:sigma=1``, ``percentile:50,size=2``, ``median:3,backward=identity``."""
+    name, options = _read(words)
+    return DEFENSES[name](**options)
+
+
+def family(words: str) -> tuple[str, str, Callable[[float], Defense]]:
+    """A defense as a function of its first option: its name, that option's name, and the function.
+
+    Other options that the words give stay, as in ``percentile:size=3``.
+    """
+    name, options = _read(words)
+    strength, first = next(iter(inspect.signature(DEFENSES[name]).parameters.items()))
+
+    def make(value: float) -> Defense:
+        whole = isinstance(first.default, int) and value == int(value)
+        return DEFENSES[name](**options | {strength: int(value) if whole else value})
+
+    return name, strength, make
+
+
+def _read(words: str) -> tuple[str, dict[str, Any]]:
     call = text.parse(words)
     if call.name not in DEFENSES:
         raise unknown("defense", call.name, DEFENSES)
     names = list(inspect.signature(DEFENSES[call.name]).parameters)
-    if len(call.values) > len(names):
-        raise ParameterError(f"The defense {call.name!r} takes at most {len(names)} values. Got {words!r}.")
-    options = dict(zip(names, call.values, strict=False)) | call.options
-    for name in options:
+    if call.inner or len(call.values) > len(names):
+        raise ParameterError(f"{words!r} should be a defense and its options, as in 'blur:1' or 'median:size=3'.")
+    options = dict(zip(names, call.values, strict=False))
+    for name, value in call.options.items():
         if name not in names:
             raise unknown(f"option of the defense {call.name!r}", name, names)
-    return DEFENSES[call.name](**options)
+        if name in options:
+            raise ParameterError(f"The defense {call.name!r} is given {name!r} twice.")
+        options[name] = value
+    return call.name, options
 
 
 __all__ = [
@@ -35,5 +60,6 @@ __all__ = [
     "MedianFilter",
     "PercentileFilter",
     "defend",
+    "family",
     "parse",
 ]

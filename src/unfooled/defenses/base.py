@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ParameterError, must_be
+from ..models.classifier import Model
 
 Backward = Literal["exact", "identity"] | nn.Module
 
@@ -66,7 +67,7 @@ class _Straight(torch.autograd.Function):
 class Defended(nn.Module):
     """A model behind defenses, applied in order. `undefended` is the model alone."""
 
-    def __init__(self, model: nn.Module, *defenses: Defense) -> None:
+    def __init__(self, model: Model, *defenses: Defense) -> None:
         super().__init__()
         self.defenses = nn.ModuleList(defenses)
         self.undefended = model
@@ -78,11 +79,11 @@ class Defended(nn.Module):
         return self.undefended(images)
 
 
-def defend(model: nn.Module, *defenses: Defense) -> Defended:
+def defend(model: Model, *defenses: Defense) -> Defended:
     """Put defenses in front of a model. The model itself is shared, not copied."""
     for defense in defenses:
         if not isinstance(defense, Defense):
             raise must_be("defend", "defenses", "defenses such as GaussianBlur(sigma=1.0)", defense)
-    if not isinstance(model, nn.Module):
-        raise must_be("defend", "model", "an nn.Module", type(model).__name__)
-    return Defended(model, *defenses).train(model.training)
+    if not callable(model):
+        raise must_be("defend", "model", "an nn.Module or a callable", type(model).__name__)
+    return Defended(model, *defenses).train(isinstance(model, nn.Module) and model.training)

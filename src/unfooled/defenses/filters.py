@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +12,17 @@ from torch import Tensor
 
 from ..errors import DataError, must_be
 from .base import Backward, Defense
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a number, and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_size(owner: str, size: object) -> None:
+    """Raise unless a window's side is a whole number of at least 1."""
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise must_be(owner, "size", "an int of at least 1", size)
 
 
 def reflected(before: int, after: int, length: int) -> np.ndarray:
@@ -49,9 +61,9 @@ class GaussianBlur(Defense):
 
     def __init__(self, sigma: float = 1.0, truncate: float = 4.0, backward: Backward = "exact") -> None:
         super().__init__(backward)
-        if not 0 <= sigma < math.inf:
+        if not is_number(sigma) or not 0 <= sigma < math.inf:
             raise must_be("GaussianBlur", "sigma", "a float of at least 0", sigma)
-        if not 0 < truncate < math.inf:
+        if not is_number(truncate) or not 0 < truncate < math.inf:
             raise must_be("GaussianBlur", "truncate", "a float above 0", truncate)
         self.sigma, self.truncate = float(sigma), float(truncate)
         self._matrices: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
@@ -66,7 +78,8 @@ class GaussianBlur(Defense):
     def _matrix(self, length: int, images: Tensor) -> Tensor:
         key = (length, images.dtype, images.device)
         if key not in self._matrices:
-            self._matrices[key] = torch.from_numpy(self.kernel_matrix(length)).to(images)
+            with torch.inference_mode(False):
+                self._matrices[key] = torch.from_numpy(self.kernel_matrix(length)).to(images.device, images.dtype)
         return self._matrices[key]
 
     def kernel_matrix(self, length: int) -> np.ndarray:
@@ -113,10 +126,9 @@ class PercentileFilter(Defense):
 
     def __init__(self, percentile: float = 50.0, size: int = 2, backward: Backward = "exact") -> None:
         super().__init__(backward)
-        if not 0 <= percentile <= 100:
+        if not is_number(percentile) or not 0 <= percentile <= 100:
             raise must_be("PercentileFilter", "percentile", "a float in [0, 100]", percentile)
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise must_be("PercentileFilter", "size", "an int of at least 1", size)
+        check_size("PercentileFilter", size)
         self.percentile, self.size = float(percentile), size
 
     @property
@@ -149,6 +161,7 @@ class MedianFilter(Defense):
 
     def __init__(self, size: int = 3, backward: Backward = "exact") -> None:
         super().__init__(backward)
+        check_size("MedianFilter", size)
         self.filter = PercentileFilter(50.0, size)
         self.size = size
 

@@ -29,8 +29,8 @@ class Classifier:
                 f"A model must be an nn.Module or a callable from images to logits. Got {type(model).__name__}."
             )
         self.model = model
-        self.module = model if isinstance(model, nn.Module) else None
-        self.generators = generators(model) if isinstance(model, nn.Module) else ()
+        self.module = module_of(model)
+        self.generators = () if self.module is None else generators(self.module)
         first = next(
             (t for t in (*self.module.parameters(), *self.module.buffers()) if t.is_floating_point())
             if self.module is not None
@@ -42,7 +42,11 @@ class Classifier:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, C) of images (N, *shape)."""
-        logits = logits_of(self.model(images.to(self.dtype) if self.dtype else images), len(images))
+        given = images.to(self.dtype) if self.dtype else images
+        version = None if given.is_inference() else given._version
+        logits = logits_of(self.model(given), len(images))
+        if version is not None and given._version != version:
+            raise ModelError("The model changes its input in place. Let it work on a copy: x = x.clone().")
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
@@ -97,15 +101,22 @@ def untouched(*models: Model) -> Iterator[None]:
     """Run modules in eval mode with frozen parameters; restore modes, `requires_grad` and buffers afterwards."""
     with ExitStack() as stack:
         for model in models:
-            if isinstance(model, nn.Module):
-                stack.enter_context(_untouched(model))
+            module = module_of(model)
+            if module is not None:
+                stack.enter_context(_untouched(module))
         yield
+
+
+def module_of(model: Model) -> nn.Module | None:
+    """The module that a model is, or whose method it is. What a function or lambda holds inside cannot be seen."""
+    owner = getattr(model, "__self__", model)
+    return owner if isinstance(owner, nn.Module) else None
 
 
 @contextmanager
 def _untouched(module: nn.Module) -> Iterator[None]:
     modes = [(part, part.training) for part in module.modules()]
-    learning = [p for p in module.parameters() if p.requires_grad]
+    learning = [p for p in module.parameters() if p.requires_grad and not p.is_inference()]
     buffers = [
         (part, name, held, held.detach().clone())
         for part in module.modules()

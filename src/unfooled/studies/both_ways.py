@@ -27,6 +27,7 @@ class Attacker:
     threat: Threat
     attack: Attack
     stronger: Attack | None
+    seed: int = 0
 
     def weaker(self) -> Attacker:
         """The same without the stronger attack, to go over a grid with."""
@@ -65,9 +66,12 @@ def blind_points(
     points = {}
     with untouched(model):
         for radius in eps:
-            batches = zip(images.split(128), labels.split(128), strict=True)
             threat = attacker.threat.within(radius)
-            points[radius] = torch.cat([perturb(model, x, y, threat, attacker.attack) for x, y in batches])
+            made = [
+                perturb(model, images[part], labels[part], threat, attacker.attack, seed=attacker.seed, ids=part)
+                for part in torch.arange(len(images)).split(128)
+            ]
+            points[radius] = torch.cat(made)
             spent.add(len(images) * attacker.attack.steps, len(images) * attacker.attack.steps)
     return points
 
@@ -90,10 +94,19 @@ def measure(
         right = right & judge(defended, points[eps], labels).clean_correct
         non_adaptive[eps] = _share(right)
     spent.add(len(images) * (1 + len(points)))
-    adaptive = sweep(defended, images, labels, attacker.threat, list(points), attacker.attack)
+    adaptive = sweep(defended, images, labels, attacker.threat, list(points), attacker.attack, seed=attacker.seed)
     both = adaptive
     if attacker.stronger is not None:
-        both = sweep(defended, images, labels, attacker.threat, list(points), attacker.stronger, after=adaptive)
+        both = sweep(
+            defended,
+            images,
+            labels,
+            attacker.threat,
+            list(points),
+            attacker.stronger,
+            seed=attacker.seed,
+            after=adaptive,
+        )
     spent.add(both.forward, both.backward)
     return Measured(
         strength,

@@ -9,7 +9,7 @@ from ..attacks import PGD
 from ..evaluation import Sweep, sweep
 from ..results import Evaluation, Gallery, Table, percent
 from ..threats import Linf
-from .both_ways import Series, gap_sentence, panels, table
+from .both_ways import SEED, Series, gap_sentence, panels, table
 from .common import Album, Clock, Say, command_line, environment, now
 from .seed import EPSILONS, SHOWN_AT, eps_panel, eps_table, measure_all, triptych
 
@@ -26,7 +26,7 @@ def demo(count: int, say: Say = lambda text, share: None) -> tuple[Evaluation, A
     images, labels = found.floats(), found.labels
     plain, hardened = models.load("fashion-mnist/plain"), models.load("fashion-mnist/hardened")
     clock, album = Clock(), Album(found.classes)
-    first = measure_all(plain, images, labels, SIGMAS, clock, lambda text, share: say(text, 0.6 * share))
+    first = measure_all(plain, images, labels, SIGMAS, SEED, clock, lambda text, share: say(text, 0.6 * share))
     say("the hardened model against eps", 0.6)
     with clock.part("hardened model: accuracy against eps") as spent:
         fgsm = sweep(hardened, images, labels, Linf(1.0), EPSILONS, "fgsm")

@@ -7,7 +7,7 @@ them. Then the part that was missing: the same FGSM, its gradient taken through 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from ..models import SeedCNN, load_weights, save_weights
 from ..results import Curve, Evaluation, Gallery, Panel, Table, percent
 from ..threats import Linf
 from ..training import RECIPES, train
-from .both_ways import SEED, STRONGER, Series, blind_points, gap_sentence, over_strengths, panels, table
+from .both_ways import SEED, STRONGER, Attacker, Series, blind_points, gap_sentence, over_strengths, panels, table
 from .common import Album, Clock, Say, command_line, environment, now
 
 EPSILONS = tuple(round(0.05 * k, 2) for k in range(9))  # 0, .05, … .4
@@ -43,25 +43,31 @@ class Answers:
 
 
 def measure_all(
-    model: nn.Module, images: Tensor, labels: Tensor, sigmas: Sequence[float], clock: Clock, say: Say
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    sigmas: Sequence[float],
+    attacker: Attacker,
+    clock: Clock,
+    say: Say,
 ) -> Answers:
     """Run the whole of the student's experiment, both ways."""
     say("FGSM and PGD against eps", 0.0)
     with clock.part("accuracy against eps") as spent:
-        fgsm = sweep(model, images, labels, Linf(1.0), EPSILONS, FGSM())
-        pgd = sweep(model, images, labels, Linf(1.0), EPSILONS, STRONGER, after=fgsm)
+        fgsm = sweep(model, images, labels, Linf(1.0), EPSILONS, FGSM(), seed=attacker.seed)
+        pgd = sweep(model, images, labels, Linf(1.0), EPSILONS, STRONGER, seed=attacker.seed, after=fgsm)
         spent.add(pgd.forward, pgd.backward)
     with clock.part("FGSM on the bare model, to be filtered") as spent:
-        points = blind_points(model, images, labels, FILTERED_AT, SEED, spent)
+        points = blind_points(model, images, labels, FILTERED_AT, attacker, spent)
     with clock.part("Gaussian blur, both ways") as spent:
         blur = over_strengths(
             "blur", "sigma", lambda s: GaussianBlur(sigma=s), sigmas, lambda d: d.sigma, model, images, labels, points,
-            SEED, spent, lambda text, share: say(text, 0.05 + 0.75 * share),
+            attacker, spent, lambda text, share: say(text, 0.05 + 0.75 * share),
         )  # fmt: skip
     with clock.part("percentile filter, both ways") as spent:
         percentile = over_strengths(
             "percentile filter", "percentile", lambda p: PercentileFilter(p, size=2), PERCENTILES, lambda d: d.rank,
-            model, images, labels, points, SEED, spent, lambda text, share: say(text, 0.8 + 0.2 * share),
+            model, images, labels, points, attacker, spent, lambda text, share: say(text, 0.8 + 0.2 * share),
         )  # fmt: skip
     return Answers(fgsm, pgd, blur, percentile)
 
@@ -74,6 +80,7 @@ def study(
     settings: dict[str, str],
     *,
     sigmas: Sequence[float] = SIGMAS,
+    seed: int = 0,
     say: Say = lambda text, share: None,
 ) -> tuple[Evaluation, Album]:
     """Measure and put into words.
@@ -81,7 +88,7 @@ def study(
     images:  (N, C, H, W) floats in [0, 1];  labels: (N,);  classes: their names;  settings: what to say of them.
     """
     clock, album = Clock(), Album(classes)
-    answers = measure_all(model, images, labels, sigmas, clock, say)
+    answers = measure_all(model, images, labels, sigmas, replace(SEED, seed=seed), clock, say)
     clean = answers.fgsm.accuracy(0.0)
     evaluation = Evaluation(
         kind="seed-study",

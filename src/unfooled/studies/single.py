@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +21,10 @@ from ..data import Dataset
 from ..engine import Result, attack
 from ..evaluation import judge
 from ..pool import Progress
-from ..results import Evaluation, Gallery, Table, percent, share
-from ..store import Row, RunFolder
+from ..results import Cost, Evaluation, Gallery, Table, percent, share
+from ..store import COLUMNS, Row, RunFolder
 from ..threats import Threat
-from .common import Album, Clock, command_line, environment, now
+from .common import Album, command_line, environment, now
 
 SHARD = 512  # examples; the unit of evidence and of going on after an interruption
 
@@ -57,15 +59,20 @@ def run(
     *,
     seed: int = 0,
     targets: Tensor | None = None,
+    examples: Tensor | None = None,
     show: Callable[[Running], None] = lambda _: None,
     **options: Any,
 ) -> Evaluation:
-    """Attack every image, in shards of a seeded random order; a second call goes on where the first was stopped."""
+    """Attack every image, in shards of a seeded random order; a second call goes on where the first was stopped.
+
+    targets:   (N,) classes that the model shall answer, or None.
+    examples:  (N,) rising numbers to call the images by; None: 0, 1, 2 …
+    """
     images, labels = data.floats(), data.labels
     content = hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()[:16]
     spec = {
         **settings,
-        **{name: str(value) for name, value in sorted(options.items())},
+        **{name: str(value) for name, value in sorted(options.items()) if name != "batch_size"},
         "threat": str(threat),
         "attack": str(plan),
         "seed": seed,
@@ -75,9 +82,10 @@ def run(
         "targets": "" if targets is None else hashlib.sha256(targets.numpy().tobytes()).hexdigest()[:16],
         "unfooled": __version__,
     }
+    names = torch.arange(len(images)) if examples is None else examples
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    done, robust, clock, notes = 0, 0, Clock(), []
-    with clock.part("attack") as spent, folder.running(spec):
+    done = robust = 0
+    with folder.running(spec):
         finished = folder.shards()
         for number, index in enumerate(order.split(SHARD)):
             if number not in finished:
@@ -85,43 +93,40 @@ def run(
                 def within(at: Progress, done: int = done, robust: int = robust) -> None:
                     show(Running(done, len(images), robust, at))
 
-                aim = None if targets is None else targets[index]
+                aim, start = None if targets is None else targets[index], time.perf_counter()
                 result = attack(
-                    model,
-                    images[index],
-                    labels[index],
-                    threat,
-                    plan,
-                    seed=seed,
-                    targets=aim,
-                    progress=within,
-                    **options,
+                    model, images[index], labels[index], threat, plan, seed=seed, targets=aim, ids=names[index],
+                    progress=within, **options,
+                )  # fmt: skip
+                folder.add_shard(
+                    number,
+                    {"adversarial": result.adversarial.numpy(), "example": names[index].numpy()},
+                    _rows(names[index], labels[index], result),
+                    time.perf_counter() - start,
+                    result.notes,
                 )
-                notes += [note for note in result.notes if note not in notes]
-                folder.add_shard(number, {"adversarial": result.adversarial.numpy(), "example": index.numpy()},
-                                 _rows(index, labels[index], result))  # fmt: skip
-                spent.add(int(result.forward.sum()), int(result.backward.sum()))
             done += len(index)
             evidence = folder.evidence()
             robust = int((evidence["clean_correct"] & ~evidence["success"]).sum())
             show(Running(done, len(images), robust, None))
     adversarial = _collected(folder, order, images)
-    with clock.part("8-bit check") as spent:
-        rounded = _pngs(folder, model, images, adversarial, labels, threat)
-        spent.add(0 if rounded is None else len(images))
+    rounded = _pngs(folder, model, images, adversarial, labels, targets, threat)
+    _table_of_examples(folder, data)
     return _evaluation(
-        folder,
-        model,
-        data,
-        images,
-        adversarial,
-        rounded,
-        threat,
-        plan,
-        dict(settings) | {"seed": str(seed)},
-        clock,
-        notes,
+        folder, model, data, images, adversarial, rounded, threat, plan, dict(settings) | {"seed": str(seed)}
     )
+
+
+def _table_of_examples(folder: RunFolder, data: Dataset) -> None:
+    """What became of every example, with its file where the data came from a folder of images."""
+    evidence = folder.evidence()
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow([*COLUMNS, "file"])
+    files = data.files or [""] * len(data)
+    for row in zip(*(evidence[name].tolist() for name in COLUMNS), files, strict=True):
+        writer.writerow(row)
+    folder.write_text("examples.csv", text.getvalue())
 
 
 def _rows(index: Tensor, labels: Tensor, result: Result) -> list[Row]:
@@ -148,20 +153,22 @@ def eight_bits(adversarial: Tensor, images: Tensor) -> Tensor:
 
 
 def _pngs(
-    folder: RunFolder, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, threat: Threat
-) -> Tensor | None:
+    folder: RunFolder, model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor,
+    targets: Tensor | None, threat: Threat,
+) -> Tensor | None:  # fmt: skip
     """Write what fooled as 8-bit PNGs; which still fool after the rounding. None where PNGs cannot hold the images."""
     if images.dim() != 4 or images.shape[1] not in (1, 3) or not threat.unit_range:
         return None
     evidence = folder.evidence()
     points = eight_bits(adversarial, images)
-    for example in evidence["example"][evidence["success"]]:
-        pixels = (points[example] * 255).round().to(torch.uint8).permute(1, 2, 0).squeeze(-1).numpy()
+    for at in np.flatnonzero(evidence["success"]):
+        pixels = (points[at] * 255).round().to(torch.uint8).permute(1, 2, 0).squeeze(-1).numpy()
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, format="PNG")
-        folder.write_bytes(f"png/{example:05d}.png", buffer.getvalue())
-    wrong = ~judge(model, points, labels).clean_correct
-    return wrong & torch.from_numpy(evidence["success"]) & threat.contains(points, images)
+        folder.write_bytes(f"png/{evidence['example'][at]:05d}.png", buffer.getvalue())
+    found = judge(model, points, labels)
+    fooled = ~found.clean_correct if targets is None else found.prediction == targets
+    return fooled & torch.from_numpy(evidence["success"]) & threat.contains(points, images)
 
 
 def _evaluation(
@@ -174,8 +181,6 @@ def _evaluation(
     threat: Threat,
     plan: Plan,
     settings: dict[str, str],
-    clock: Clock,
-    notes: Sequence[str],
 ) -> Evaluation:
     evidence = folder.evidence()
     n = len(images)
@@ -212,8 +217,15 @@ def _evaluation(
             _per_class(data, correct, fooled),
         ],
         galleries=galleries,
-        cost=clock.costs,
-        notes=list(notes),
+        cost=[
+            Cost(
+                part=str(plan),
+                forward=int(evidence["forward"].sum()),
+                backward=int(evidence["backward"].sum()),
+                seconds=round(folder.seconds(), 2),
+            )
+        ],
+        notes=folder.notes(),
     )
     folder.write_evaluation(evaluation)
     return evaluation
@@ -240,13 +252,15 @@ def _galleries(
     plan: Plan,
     album: Album,
 ) -> list[Gallery]:
-    hit = torch.from_numpy(np.flatnonzero(evidence["success"]))
+    hit, names = torch.from_numpy(np.flatnonzero(evidence["success"])), torch.from_numpy(evidence["example"])
     if not len(hit) or images.dim() != 4 or images.shape[1] not in (1, 3) or not threat.unit_range:
         return []
     at = hit[torch.from_numpy(evidence["distance"])[hit].argsort(stable=True)]
 
     def pictures(index: Tensor) -> list[Any]:
-        return album.add(model, images[index], adversarial[index], labels[index], index, threat, str(plan), "the model")
+        return album.add(
+            model, images[index], adversarial[index], labels[index], names[index], threat, str(plan), "the model"
+        )
 
     return [
         Gallery(id="triptych", title="What the attack does", kind="triptych", pictures=pictures(at[:4])),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -79,25 +78,21 @@ def over_strength(
     eps = [e for e in eps if e > 0]
     if not eps:
         raise ParameterError("A sweep over a defense needs an eps above 0.")
-    kind: Callable[..., defenses.Defense] = type(defenses.parse(defense))
-    name = defense.partition(":")[0]
-    option, first = next(iter(inspect.signature(kind).parameters.items()))
-    whole = isinstance(first.default, int)
-    attacker = Attacker(threat, plan, STRONGER)
+    name, option, make = defenses.family(defense)
+    if not isinstance(threat, STRONGER.norms):
+        raise ParameterError(f"A sweep over a defense works for Linf, L2 and L1, not for {type(threat).__name__}.")
+    attacker = Attacker(threat, plan, STRONGER, int(settings["seed"]))
     images, labels, clock = data.floats(), data.labels, Clock()
     with clock.part(f"{defense}, both ways") as spent:
         points = blind_points(model, images, labels, eps, attacker, spent)
-        series = over_strengths(
-            name, option, lambda s: kind(**{option: int(s) if whole else s}), strengths, str, model, images, labels,
-            points, attacker, spent, say,
-        )  # fmt: skip
-        bare = sweep(model, images, labels, threat, eps, plan)
+        series = over_strengths(name, option, make, strengths, str, model, images, labels, points, attacker, spent, say)
+        bare = sweep(model, images, labels, threat, eps, plan, seed=attacker.seed)
         spent.add(bare.forward, bare.backward)
     evaluation = Evaluation(
         kind="sweep",
         title=f"{settings['model']} behind {name}: both ways",
         verdict=[gap_sentence(series, e) for e in eps],
-        settings=settings | {"threat": str(threat), "attack": str(plan), "defense": name},
+        settings=settings | {"threat": str(threat), "attack": str(plan), "defense": defense},
         command=command_line(),
         environment=environment(),
         created=now(),

@@ -55,6 +55,11 @@ def train(
     inner = recipe.inner()
     if inner is not None and threat is None:
         raise ParameterError("A recipe with an inner attack needs a threat, such as linf:0.1.")
+    if inner is not None and not isinstance(threat, inner.norms):
+        norms = ", ".join(norm.__name__ for norm in inner.norms)
+        raise ParameterError(f"{inner.name} works for {norms}, not for {type(threat).__name__}.")
+    if recipe.augment and images.dim() != 4:
+        raise ParameterError(f"Augmentation needs images (N, C, H, W). Got shape {tuple(images.shape)}.")
     with forked(seed):
         _fit(model, images, labels, recipe, _objectives(recipe, inner, threat), seed, progress)
     return model.eval()
