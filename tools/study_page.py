@@ -55,7 +55,16 @@ wall-clock on a machine that did other work as well.
 """
 
 
-MEANING = """TODO"""
+MEANING = """The student's curves are real, and so is the illusion in them. On MNIST, a blur or a small percentile filter brings back more than
+twenty points that FGSM had taken at eps 0.2. The same single step, with its gradient taken through the filter, takes them away again at the
+best blur, where it leaves less than it left of the bare CNN, and half of them at the percentile filter. The filter had not made the model harder to fool; it had made the attack aim at
+another model. On Fashion-MNIST the illusion is smaller, since a blur that removes FGSM's pattern also removes much of the clothes, and an
+attacker who knows of it leaves almost nothing. On CIFAR-10 there is hardly anything to bring back.
+
+Two numbers deserve a second look. The MNIST CNN resists FGSM at eps 0.2 better than the others (dark background, few classes, a bright
+stroke), but PGD takes it down: one step is no measure of robustness. And behind the MNIST filters PGD leaves more than it
+leaves of the bare CNN. That may be some real smoothing, or ten steps may be too few through a filter: it is an upper bound, from an
+attack that was chosen to be simple. A filter that is to count as a defense has to hold against the strongest attack that knows of it."""
 
 
 def markdown(table: Table) -> str:

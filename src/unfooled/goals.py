@@ -52,8 +52,11 @@ class Goal:
     def fooled(self, logits: Tensor) -> Tensor:
         """Which rows reach the goal: (N, C) to (N,) bools."""
         answer = logits.argmax(1)
+        reached = answer != self.label if self.target is None else answer == self.target
+        if not self.confidence:
+            return reached
         if self.target is None:
-            reached, margin = answer != self.label, rival(logits, self.label) - pick(logits, self.label)
+            margin = rival(logits, self.label) - pick(logits, self.label)
         else:
-            reached, margin = answer == self.target, pick(logits, self.target) - rival(logits, self.target)
-        return reached & (margin >= self.confidence) if self.confidence else reached
+            margin = pick(logits, self.target) - rival(logits, self.target)
+        return reached & (margin >= self.confidence)

@@ -374,7 +374,7 @@ def _threshold(change: Tensor, limit: Tensor, radius: Tensor) -> Tensor:
         found = excess.abs() <= close
         if bool(found.all()):
             break
-        slope = ((left > 0) & (left < limit)).sum(1)
+        slope = torch.linalg.vecdot((left > 0).to(left.dtype), (left < limit).to(left.dtype))
         low, high = torch.where(excess > 0, t, low), torch.where(excess > 0, high, t)
         newton = t + excess / slope
         guarded = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)

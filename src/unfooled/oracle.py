@@ -23,6 +23,7 @@ from .models.classifier import Classifier
 from .models.generators import state_of
 from .threats import Threat
 
+WATCHED = 8  # passes in which the generators of numpy and Python are watched
 DRAWS = 20  # forward passes at most that decide, by majority, what a random model answers
 
 
@@ -74,6 +75,7 @@ class Oracle:
         self.random = draws > 1
         self.first = first  # judges the first answer of each model
         self.known: set[Classifier] = set()
+        self.passes = 0
         self.forward = torch.zeros(len(called), dtype=torch.int64)
         self.backward = torch.zeros(len(called), dtype=torch.int64)
 
@@ -89,7 +91,7 @@ class Oracle:
 
     def run(self, model: Classifier, z: Tensor, example: Tensor) -> Tensor:
         """One counted forward pass of victim or surrogate: logits (M, C), all of them finite."""
-        before = None if self.random else _states(model, z)
+        before = None if self.random else self._states(model, z)
         try:
             logits = model(z)
         except UnfooledError:
@@ -100,12 +102,23 @@ class Oracle:
         if model not in self.known:
             self.first(logits)
             self.known.add(model)
-        self.random = self.random or before != _states(model, z)
+        self.random = self.random or before != self._states(model, z)
+        self.passes += 1
         self.count(example)
         self._finite(logits, "logits", z, example)
         return logits
 
+    def _states(self, model: Classifier, z: Tensor) -> tuple[object, ...]:
+        """The states of the generators that a model may draw from: if a pass changes them, the model is random.
+
+        Those outside torch are watched in the first passes only.
+        """
+        own = tuple(state_of(generator) for generator in model.generators)
+        return (rng.torch_state(z.device), *own, *(rng.other_states() if self.passes < WATCHED else ()))
+
     def _finite(self, values: Tensor, what: str, z: Tensor, example: Tensor) -> None:
+        if bool(torch.isfinite(values.sum())):  # one reduction tells, but for sums that overflow
+            return
         bad = (~torch.isfinite(values)).flatten(1).any(1)
         if bool(bad.any()):
             at = int(bad.nonzero()[0])
@@ -155,11 +168,6 @@ class Oracle:
             yes[open_] += fooled.int()
             no[open_] += (~fooled).int()
         return 2 * yes > DRAWS
-
-
-def _states(model: Classifier, z: Tensor) -> tuple[object, ...]:
-    """The states of all generators that a model may draw from: if a pass changes them, the model is random."""
-    return (rng.fingerprint(z.device), *(state_of(generator) for generator in model.generators))
 
 
 def _cure(z: Tensor) -> str:

@@ -310,8 +310,11 @@ class Pool:
                 leave |= self._screen(rows, seen)
                 rows.fresh.fill_(False)
             point = (seen.fooled & ~(leave if seen.row is None else leave[seen.row])).nonzero().squeeze(1)
+            row = point if seen.row is None else seen.row[point]
+            if not self.work.attack.minimal:  # of a trial that has succeeded no further point is asked for but its end
+                useful = (self.ledger.winner[rows.example] > rows.number.cpu()).to(self.device)[row]
+                point, row = point[useful], row[useful]
             if len(point):
-                row = point if seen.row is None else seen.row[point]
                 fooled = self._accept(take(rows, row), seen.z[point].detach(), seen.by_victim)
                 if self.work.cancels:
                     leave[row[fooled]] = True
@@ -330,12 +333,9 @@ class Pool:
     def _accept(self, rows: Trials, z: Tensor, by_victim: bool) -> Tensor:
         """Points that fooled someone: those that are better than what is held, inside, and confirmed. (M,) bools."""
         minimal = self.work.attack.minimal
-        example = rows.example
+        good = torch.ones(len(rows), dtype=torch.bool, device=self.device)
         if minimal:
-            wanted = self.work.threat.size(z - rows.x).cpu() < self.ledger.distance[example]
-        else:
-            wanted = self.ledger.winner[example] > rows.number.cpu()
-        good = wanted.to(self.device)
+            good = (self.work.threat.size(z - rows.x).cpu() < self.ledger.distance[rows.example]).to(self.device)
         good = self._inside(rows, z, good)
         if bool(good.any()) and not (by_victim and not self.oracle.random):
             at = good.nonzero().squeeze(1)

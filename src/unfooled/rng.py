@@ -80,10 +80,13 @@ def forked(*seeds: int) -> Iterator[None]:
             np.random.set_state(states[1])
 
 
-def fingerprint(device: torch.device) -> tuple[bytes, object, bytes]:
-    """The state of the global generators: it changes when a forward pass has drawn from one of them."""
-    torch_state = torch.get_rng_state()
-    if device.type == "cuda":
-        torch_state = torch.cat([torch_state, torch.cuda.get_rng_state(device)])
+def torch_state(device: torch.device) -> bytes:
+    """The state of torch's global generators: it changes when a forward pass has drawn from one."""
+    state = torch.get_rng_state().numpy().tobytes()
+    return state + torch.cuda.get_rng_state(device).numpy().tobytes() if device.type == "cuda" else state
+
+
+def other_states() -> tuple[object, ...]:
+    """The states of numpy's and Python's global generators; dearer to read than torch's."""
     name, words, *rest = np.random.get_state()
-    return torch_state.numpy().tobytes(), (random.getstate(), name, *rest), np.asarray(words).tobytes()
+    return (random.getstate(), name, *rest, np.asarray(words).tobytes())

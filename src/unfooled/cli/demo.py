@@ -12,7 +12,7 @@ from . import shared, terminal
 
 def demo(
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("demo"),
-    count: Annotated[int, typer.Option(min=10, max=1000, help="How many of the bundled images.")] = 1000,
+    count: Annotated[int, typer.Option(min=10, max=1000, help="How many of the bundled images.")] = 500,
     json: shared.Json = False,
 ) -> None:
     """Show it all on bundled images and models: FGSM, PGD, blur both ways, a hardened model. Offline, about a minute."""

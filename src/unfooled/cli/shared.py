@@ -135,13 +135,14 @@ def show_table(table: Table) -> None:
         title_style="bold",
         title_justify="left",
         box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=(0, 0),
         pad_edge=False,
         header_style="dim",
     )
     for at, name in enumerate(table.columns):
         numbers = all(re.match(r"[-+]?[0-9.]+\b|$", row[at]) for row in table.rows)
-        shown.add_column(Text(name), justify="right" if numbers else "left", overflow="fold")
+        longest = max((len(word) for word in name.split()), default=0)
+        shown.add_column(Text(name), justify="right" if numbers else "left", overflow="fold", min_width=longest)
     for at, row in enumerate(table.rows):
         shown.add_row(*map(Text, row), style="bold" if at in table.strong else None)
     terminal.out.print(shown)

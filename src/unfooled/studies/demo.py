@@ -16,7 +16,7 @@ from .seed import EPSILONS, SHOWN_AT, eps_panel, eps_table, measure_all, triptyc
 SIGMAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.8, 2.2)
 TRAINED_AT = 0.1
 FINE = tuple(round(0.0005 * 1.25**k, 6) for k in range(20))  # up to 0.035
-SEARCHED = 250  # images whose smallest perturbation is looked for
+SEARCHED = 100  # images whose smallest perturbation is looked for
 FINE_ATTACK = PGD(steps=10, step_size=0.25)
 
 
