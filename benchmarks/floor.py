@@ -6,8 +6,8 @@ On the seed's CNN with its bundled weights and Fashion-MNIST's test images (the 
 is not there). Each ratio is the median over pairs, measured in turns in one process:
 
 1. FGSM: time against one clean gradient and one confirming forward pass for each image, in the same layout.
-2. PGD-40, Linf, no early stop: share of time outside forward pass, loss and backward pass, by profiler; ratio to the bare loop in the same layout,
-   and to the loop as one would write it (`loss.backward()`, parameters' gradients and all).
+2. PGD-40, Linf, no early stop: share of time outside forward pass, loss and backward pass, by profiler; ratio to
+   the bare loop in the same layout, and to the loop as one would write it (`loss.backward()`, parameters' gradients and all).
 3. PGD-40 with early stop on the plain CNN: ratio to that bare loop.
 4. Projections on L2 and L1 balls: time against one gradient of the same batch.
 """

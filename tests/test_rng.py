@@ -175,10 +175,14 @@ def test_forked_seeds_and_restores_all_generators():
     assert draws() == want
 
 
-def test_fingerprint_sees_every_global_generator():
+def test_the_states_see_every_global_generator():
     cpu = torch.device("cpu")
-    for draw in (lambda: torch.rand(1), random.random, lambda: np.random.rand()):
-        before = rng.fingerprint(cpu)
-        assert rng.fingerprint(cpu) == before
+    for draw, state in (
+        (lambda: torch.rand(1), lambda: rng.torch_state(cpu)),
+        (random.random, rng.other_states),
+        (lambda: np.random.rand(), rng.other_states),
+    ):
+        before = state()
+        assert state() == before
         draw()
-        assert rng.fingerprint(cpu) != before
+        assert state() != before

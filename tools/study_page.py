@@ -17,7 +17,7 @@ from unfooled.store import RunFolder
 
 ROOT = Path(__file__).parents[1]
 SETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
-PLOTS = ("accuracy-against-eps", "blur-at-0.2", "blur-all", "percentile filter-at-0.2", "triptych")
+PLOTS = ("accuracy-against-eps", "blur-at-0.2", "blur-all", "percentile-filter-at-0.2", "triptych")
 
 HEAD = """# Why blur is no defense: the seed's study
 
@@ -45,7 +45,7 @@ TAIL = """## How to repeat it
 {commands}
 ```
 
-Made with unfooled {env.unfooled}, torch {env.torch}, Python {env.python} on {env.machine}, {env.threads} threads; seed 0. The CNNs
+Made with unfooled {env.unfooled}, torch {env.torch}, Python {env.python} on {env.machine}, {env.threads} thread for each study; seed 0. The CNNs
 are the seed's, trained by the recipe `standard` (8 epochs of AdamW) and rounded to float16 before anything was measured. Times are
 wall-clock on a machine that did other work as well.
 
@@ -57,8 +57,8 @@ wall-clock on a machine that did other work as well.
 
 MEANING = """The student's curves are real, and so is the illusion in them. On MNIST, a blur or a small percentile filter brings back more than
 twenty points that FGSM had taken at eps 0.2. The same single step, with its gradient taken through the filter, takes them away again at the
-best blur, where it leaves less than it left of the bare CNN, and half of them at the percentile filter. The filter had not made the model harder to fool; it had made the attack aim at
-another model. On Fashion-MNIST the illusion is smaller, since a blur that removes FGSM's pattern also removes much of the clothes, and an
+best blur, where it leaves less than it left of the bare CNN, and half of them at the percentile filter. That much of the filter's worth was only
+an attack aimed at another model. On Fashion-MNIST the illusion is smaller, since a blur that removes FGSM's pattern also removes much of the clothes, and an
 attacker who knows of it leaves almost nothing. On CIFAR-10 there is hardly anything to bring back.
 
 Two numbers deserve a second look. The MNIST CNN resists FGSM at eps 0.2 better than the others (dark background, few classes, a bright
