@@ -368,13 +368,15 @@ def _threshold(change: Tensor, limit: Tensor, radius: Tensor) -> Tensor:
     low, high = torch.zeros_like(radius), change.amax(1)
     t = (total - radius) / (change > 0).sum(1)  # no slope is steeper than the count, so this is not past the root
     close = 8 * torch.finfo(change.dtype).eps * radius
+    left, given = torch.empty_like(change), torch.empty_like(change)  # reused: fresh memory costs more than the sums
     for _ in range(100):
-        left = change - column(t)
-        excess = torch.minimum(left, limit).clamp_(min=0).sum(1) - radius
+        torch.sub(change, column(t), out=left)
+        torch.minimum(left, limit, out=given).clamp_(min=0)
+        excess = given.sum(1) - radius
         found = excess.abs() <= close
         if bool(found.all()):
             break
-        slope = torch.linalg.vecdot((left > 0).to(left.dtype), (left < limit).to(left.dtype))
+        slope = (left > 0).logical_and_(left < limit).count_nonzero(1)
         low, high = torch.where(excess > 0, t, low), torch.where(excess > 0, high, t)
         newton = t + excess / slope
         guarded = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)
