@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -98,16 +98,21 @@ def build(kind: str, call: Call, classes: Mapping[str, Callable[..., T]], **more
         raise unknown(kind, call.name, classes)
     fields = dataclasses.fields(maker) if dataclasses.is_dataclass(maker) else ()
     names = [field.name for field in fields if field.init]
+    return maker(**options(kind, call, names), **more)
+
+
+def options(kind: str, call: Call, names: Sequence[str]) -> dict[str, Any]:
+    """A call's values and options by name, positional values in the order of the names; errors name the nearest."""
     if len(call.values) > len(names):
         raise ParameterError(f"{kind} {call.name!r} takes at most {len(names)} values. Got {call.values!r}.")
-    options = dict(zip(names, call.values, strict=False))
+    found = dict(zip(names, call.values, strict=False))
     for key, item in call.options.items():
         if key not in names:
             raise unknown(f"option of {kind} {call.name!r}", key, names)
-        if key in options:
+        if key in found:
             raise ParameterError(f"{kind} {call.name!r} is given {key!r} twice.")
-        options[key] = item
-    return maker(**options, **more)
+        found[key] = item
+    return found
 
 
 def show(item: Any) -> str:

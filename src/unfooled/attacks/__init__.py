@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .. import text
 from ..errors import ParameterError, unknown
 from .base import Attack, Cascade, Plan, Restarts, Stage, State, Targeted
@@ -33,22 +31,9 @@ def _plan(call: text.Call) -> Plan:
         return Cascade(*inner)
     if len(inner) != 1:
         raise ParameterError(f"{call.name!r} takes one plan in parentheses, as in '{call.name}(pgd:steps=40)'.")
-    return Restarts(inner[0], **_options(call)) if call.name == "restarts" else Targeted(inner[0], **_options(call))
-
-
-def _options(call: text.Call) -> dict[str, Any]:
-    """The options of a plan by name: restarts:5(pgd) is restarts:count=5(pgd)."""
-    names = {"restarts": ("count",), "targeted": ("k", "order")}[call.name]
-    if len(call.values) > len(names):
-        raise ParameterError(f"{call.name!r} takes at most {len(names)} values. Got {call.values!r}.")
-    options = dict(zip(names, call.values, strict=False))
-    for name, value in call.options.items():
-        if name not in names:
-            raise unknown(f"option of {call.name!r}", name, names)
-        if name in options:
-            raise ParameterError(f"{call.name!r} is given {name!r} twice.")
-        options[name] = value
-    return options
+    if call.name == "restarts":
+        return Restarts(inner[0], **text.options("plan", call, ("count",)))
+    return Targeted(inner[0], **text.options("plan", call, ("k", "order")))
 
 
 __all__ = [

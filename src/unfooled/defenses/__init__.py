@@ -40,16 +40,9 @@ def _read(words: str) -> tuple[str, dict[str, Any]]:
     if call.name not in DEFENSES:
         raise unknown("defense", call.name, DEFENSES)
     names = list(inspect.signature(DEFENSES[call.name]).parameters)
-    if call.inner or len(call.values) > len(names):
+    if call.inner:
         raise ParameterError(f"{words!r} should be a defense and its options, as in 'blur:1' or 'median:size=3'.")
-    options = dict(zip(names, call.values, strict=False))
-    for name, value in call.options.items():
-        if name not in names:
-            raise unknown(f"option of the defense {call.name!r}", name, names)
-        if name in options:
-            raise ParameterError(f"The defense {call.name!r} is given {name!r} twice.")
-        options[name] = value
-    return call.name, options
+    return call.name, text.options("the defense", call, names)
 
 
 __all__ = [
