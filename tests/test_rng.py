@@ -21,7 +21,7 @@ def query(count=500, shape=(40,), seed=0, dtype=F64, trial=0):
     rows = torch.arange(count)
     return GradientQuery(
         x=torch.zeros((count, *shape), dtype=dtype), goal=Goal(0 * rows), threat=Linf(0.1), ids=rows,
-        trial=0 * rows + trial, seed=seed, oracle=None, example=rows, seen=lambda _: None,
+        trial=0 * rows + trial, restart=0 * rows, seed=seed, oracle=None, example=rows, seen=lambda _: None,
     )  # fmt: skip
 
 

@@ -199,8 +199,8 @@ def deal(stages: Sequence[Stage], budget: int | None, oracle: Oracle, clean: int
         return list(stages)
     left, dealt = budget - clean, []
     for stage in stages:
-        gradient = stage.attack.access == Access.GRADIENT
-        look = (2 * oracle.draws if gradient else 1) + (not oracle.faithful)
+        draws = oracle.draws if stage.attack.access == Access.GRADIENT else 1
+        look = stage.attack.passes * draws + (not oracle.faithful)
         if stage.trials * (stage.attack.steps * look + 1) <= left:
             dealt.append(stage)
             left -= stage.trials * (stage.attack.steps * look + 1)
@@ -281,19 +281,21 @@ def perturb(
     No row is filtered, tested or confirmed, and the model stays in the mode that it is in.
     """
     everything = torch.arange(len(images), device=images.device)
+    zeros = torch.zeros_like(everything)
     oracle = Oracle(Classifier(model), None, torch.arange(len(images)))
     query = QUERIES[method.access](
         x=images,
         goal=Goal(labels),
         threat=threat,
         ids=everything if ids is None else ids,
-        trial=torch.zeros_like(everything),
+        trial=zeros,
+        restart=zeros,
         seed=seed,
         oracle=oracle,
         example=torch.arange(len(images)),
         seen=lambda _: None,
     )
-    state = replace(method.init(query, images), k=torch.zeros_like(everything))
+    state = replace(method.init(query, images), k=zeros)
     for _ in range(method.steps):
         state = method.step(query, state)
         state = replace(state, k=state.k + 1)

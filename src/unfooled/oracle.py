@@ -8,7 +8,7 @@ attack sees a query on some rows of it, of a type that lacks what the attack's a
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -144,18 +144,36 @@ class Oracle:
             z = z.detach().requires_grad_(True)
             logits = self.run(self.surrogate, z, example)
             values = loss(shifted(logits), goal)
-            if not values.requires_grad:
-                raise ModelError(
-                    "The model's output carries no gradient to its input: something in it leaves torch or detaches. "
-                    "Give a differentiable surrogate=, or wrap the part as a defense with backward='identity'."
-                )
-            (gradient,) = torch.autograd.grad(values.sum(), z, allow_unused=True)
-        if gradient is None:
-            raise ModelError("The model's output does not depend on its input, so it has no gradient to attack with.")
+            gradient = self._gradient(values, z)
         self.count(example, backward=True)
         self._finite(gradient, "gradients", z, example)
         logits = logits.detach()
         return Look(gradient, values.detach(), logits, goal.fooled(logits))
+
+    def jacobian(self, z: Tensor, classes: Tensor, example: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of some of the surrogate's logits: (M, *shape), (M, K) to (M, K, *shape), and the logits (M, C)."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_(True)
+            logits = self.run(self.surrogate, z, example)
+            rows: list[Tensor] = []
+            for picked in logits.gather(1, classes).unbind(1):
+                rows.append(self._gradient(picked, z, retain_graph=True))
+                self.count(example, backward=True)
+        gradients = torch.stack(rows, 1)
+        self._finite(gradients, "gradients", z, example)
+        return gradients, logits.detach()
+
+    def _gradient(self, values: Tensor, z: Tensor, retain_graph: bool = False) -> Tensor:
+        """The gradient of each value (M,) to its point."""
+        if not values.requires_grad:
+            raise ModelError(
+                "The model's output carries no gradient to its input: something in it leaves torch or detaches. "
+                "Give a differentiable surrogate=, or wrap the part as a defense with backward='identity'."
+            )
+        (gradient,) = torch.autograd.grad(values.sum(), z, retain_graph=retain_graph, allow_unused=True)
+        if gradient is None:
+            raise ModelError("The model's output does not depend on its input, so it has no gradient to attack with.")
+        return gradient
 
     def confirm(self, z: Tensor, goal: Goal, example: Tensor) -> Tensor:
         """Whether the victim is fooled at each point (M,); a random one by the majority of at most 20 draws."""
@@ -185,6 +203,7 @@ class Query(ABC):
     goal:     what counts as fooled, row by row.
     threat:   the set to stay in (a minimum-norm attack sees an infinite radius).
     ids, trial, seed:  what random numbers are made from.
+    restart:  (B,) how often the plan has tried the same before: 0 in a row's first trial (for each target).
     """
 
     x: Tensor
@@ -192,18 +211,25 @@ class Query(ABC):
     threat: Threat
     ids: Tensor
     trial: Tensor
+    restart: Tensor
     seed: int
     oracle: Oracle = field(repr=False)
     example: Tensor = field(repr=False)
     seen: Callable[[Sighting], None] = field(repr=False)
 
-    def uniform(self, k: Tensor | int = 0, salt: int = 0) -> Tensor:
-        """Uniform draws in (0, 1) of x's shape, for step k (an int or (B,)); the salt tells draws of one step apart."""
-        return rng.uniform(self._key(k, 2 * salt), self.x.shape[1:], self.x.dtype)
+    def uniform(self, k: Tensor | int = 0, salt: int = 0, shape: Sequence[int] | None = None) -> Tensor:
+        """Uniform draws in (0, 1) for step k (an int or (B,)); the salt tells draws of one step apart.
 
-    def normal(self, k: Tensor | int = 0, salt: int = 0) -> Tensor:
-        """Standard normal draws of x's shape; see `uniform`."""
-        return rng.normal(self._key(k, 2 * salt + 1), self.x.shape[1:], self.x.dtype)
+        (B, *shape), of x's shape by default.
+        """
+        return rng.uniform(self._key(k, 2 * salt), self._shape(shape), self.x.dtype)
+
+    def normal(self, k: Tensor | int = 0, salt: int = 0, shape: Sequence[int] | None = None) -> Tensor:
+        """Standard normal draws; see `uniform`."""
+        return rng.normal(self._key(k, 2 * salt + 1), self._shape(shape), self.x.dtype)
+
+    def _shape(self, shape: Sequence[int] | None) -> torch.Size:
+        return self.x.shape[1:] if shape is None else torch.Size(shape)
 
     def _key(self, k: Tensor | int, salt: int) -> Tensor:
         return rng.keys(self.ids, self.seed, self.trial, k, salt)
@@ -256,18 +282,14 @@ class GradientQuery(Query):
     def jacobian(self, z: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of some logits: points (B, *shape), classes (B, K) to (B, K, *shape), and the logits (B, C).
 
-        One forward pass, and one backward pass for each of the K classes.
+        One forward pass, and one backward pass for each of the K classes; means over the draws of a random model.
         """
-        with torch.enable_grad():
-            z = z.detach().requires_grad_(True)
-            logits = self.oracle.run(self.oracle.surrogate, z, self.example)
-            rows: list[Tensor] = []
-            for picked in logits.gather(1, classes).unbind(1):
-                rows += torch.autograd.grad(picked.sum(), z, retain_graph=True)
-                self.oracle.count(self.example, backward=True)
-        logits = logits.detach()
+        pairs = [self.oracle.jacobian(z, classes, self.example) for _ in range(self.oracle.draws)]
+        gradients, logits = pairs[0]
+        if len(pairs) > 1:
+            gradients, logits = (torch.stack(part).mean(0) for part in zip(*pairs, strict=True))
         self.seen(Sighting(z.detach(), None, logits, self.goal.fooled(logits), by_victim=self.oracle.faithful))
-        return torch.stack(rows, 1), logits
+        return gradients, logits
 
 
 QUERIES: dict[Access, type[Query]] = {

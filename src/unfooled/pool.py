@@ -184,6 +184,7 @@ class Work:
             threat=self.threat.within(torch.inf) if self.attack.minimal else self.threat,
             ids=rows.ids,
             trial=rows.number,
+            restart=(rows.number - self.offset) // (1 if self.aims is None else self.aims.shape[1]),
             seed=self.seed,
             oracle=oracle,
             example=rows.example,

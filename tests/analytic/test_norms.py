@@ -451,7 +451,7 @@ def test_sample_is_uniform_in_the_ball(kind):
 def query(x, threat, seed=0):
     rows = torch.arange(len(x))
     return GradientQuery(
-        x=x, goal=Goal(0 * rows), threat=threat, ids=rows, trial=0 * rows, seed=seed,
+        x=x, goal=Goal(0 * rows), threat=threat, ids=rows, trial=0 * rows, restart=0 * rows, seed=seed,
         oracle=None, example=rows, seen=lambda _: None,
     )  # fmt: skip
 

@@ -233,7 +233,7 @@ def access_respected(method, kind):
         assert int(result.backward.sum()) == 0
     oracle, rows = Oracle(Linear(torch.ones(4, 8), torch.zeros(4)), None, torch.arange(24)), torch.arange(24)
     q = query(
-        x=p.x, goal=Goal(p.y), threat=p.threat(kind), ids=rows, trial=rows * 0, seed=0,
+        x=p.x, goal=Goal(p.y), threat=p.threat(kind), ids=rows, trial=rows * 0, restart=rows * 0, seed=0,
         oracle=oracle, example=rows, seen=lambda _: None,
     )  # fmt: skip
     state = method.init(q, p.x)

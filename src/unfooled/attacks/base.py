@@ -81,6 +81,11 @@ class Attack(Plan):
     minimal: ClassVar[bool] = False
     steps: int
 
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes that a step takes at most."""
+        return 2 if self.access == Access.GRADIENT else 1
+
     @abstractmethod
     def init(self, q: Any, x: Tensor) -> State:
         """The state to start rows from; `x` (B, *shape) are their images. Makes no pass."""
