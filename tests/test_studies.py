@@ -129,7 +129,7 @@ def test_the_seeds_grids_are_the_seeds():
 
 def test_the_study_trains_once_and_finds_its_weights_again(sample, tmp_path, monkeypatch):
     found = uf.data.load("fashion-mnist-sample[0:200]")
-    monkeypatch.setitem(seed.RECIPES, "seed", uf.Recipe("quick", epochs=1))
+    monkeypatch.setitem(seed.RECIPES, "standard", uf.Recipe("quick", epochs=1))
     path = tmp_path / "model.safetensors"
     first, _ = seed.trained("fashion-mnist", lambda: found, path, 0, lambda *a: None)
     again, _ = seed.trained("fashion-mnist", lambda: pytest.fail("trained again"), path, 0, lambda *a: None)

@@ -93,23 +93,6 @@ def test_eps_warms_up(monkeypatch):
     np.testing.assert_allclose(seen, [0.02, 0.04, 0.06, 0.08, 0.1] + [0.1] * 5)
 
 
-def test_a_constant_schedule_keeps_the_rate_and_one_cycle_moves_it(monkeypatch):
-    rates = {}
-
-    class Watched(torch.optim.AdamW):
-        def step(self, *args, **more):
-            rates.setdefault(schedule, []).append(self.param_groups[0]["lr"])
-            return super().step(*args, **more)
-
-    monkeypatch.setattr(torch.optim, "AdamW", Watched)
-    x, y = task(60)
-    for schedule in ("constant", "one-cycle"):
-        train(network(), x, y, Recipe("quick", epochs=1, batch_size=10, learning_rate=1e-3, schedule=schedule))
-    assert rates["constant"] == [1e-3] * 6
-    assert len(set(rates["one-cycle"])) == 6
-    assert max(rates["one-cycle"]) == pytest.approx(1e-3, rel=0.1)
-
-
 def test_a_loss_that_is_not_finite_stops_with_the_step_named():
     class Overflow(nn.Module):
         def __init__(self):

@@ -46,7 +46,7 @@ TAIL = """## How to repeat it
 ```
 
 Made with unfooled {env.unfooled}, torch {env.torch}, Python {env.python} on {env.machine}, {env.threads} thread for each study; seed 0. The CNNs
-are the seed's, trained by the recipe `seed` (8 epochs of Adam at a constant rate) and rounded to float16 before anything was measured. Times are
+are the seed's, trained by the recipe `standard` (8 epochs of AdamW) and rounded to float16 before anything was measured. Times are
 wall-clock on a machine that did other work as well.
 
 | data | forward passes | backward passes | minutes |

@@ -191,7 +191,7 @@ def trained(name: str, data: Callable[[], Dataset], path: Path, seed: int, say: 
     Weights are rounded to float16 before anything is measured.
     """
     if not path.exists():
-        found, recipe = data(), RECIPES["seed"]
+        found, recipe = data(), RECIPES["standard"]
         with rng.forked(seed):
             model = SeedCNN(found.images.shape[1], found.images.shape[-1], len(found.classes))
         train(
@@ -203,4 +203,4 @@ def trained(name: str, data: Callable[[], Dataset], path: Path, seed: int, say: 
     shape = {"mnist": (1, 28), "fashion-mnist": (1, 28), "cifar10": (3, 32)}[name]
     network = load_weights(SeedCNN(*shape), path).eval()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the faster layout on CPUs
-    return network, "the seed's CNN, recipe seed, weights rounded to float16"
+    return network, "the seed's CNN, recipe standard, weights rounded to float16"

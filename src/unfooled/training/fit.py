@@ -88,7 +88,7 @@ def _fit(
 ) -> None:
     steps = math.ceil(len(images) / recipe.batch_size) * recipe.epochs
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    schedule = _schedule(optimizer, recipe, steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps + 1)
     order = torch.Generator().manual_seed(seed)
     step = 0
     for epoch in range(recipe.epochs):
@@ -114,12 +114,6 @@ def _fit(
             right += float((logits.argmax(1) == y).sum())
             seen += len(x)
             progress(Progress(epoch + 1, step, steps, loss_sum / seen, right / seen))
-
-
-def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    if recipe.schedule == "constant":
-        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps + 1)
 
 
 def _augmented(x: Tensor, generator: torch.Generator) -> Tensor:

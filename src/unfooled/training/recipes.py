@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from .. import attacks
 from ..attacks.base import Attack
@@ -17,8 +16,7 @@ class Recipe:
     attack:         the inner attack as text; None: train on the images themselves.
     epochs:         passes over the data.
     batch_size:     images per step.
-    learning_rate:  of AdamW; the peak, where the schedule moves it.
-    schedule:       "one-cycle" (Smith & Topin 2018, arXiv:1708.07120) or "constant".
+    learning_rate:  the peak of a one-cycle schedule (Smith & Topin 2018, arXiv:1708.07120) for AdamW.
     weight_decay:   of AdamW.
     warm_up:        share of the steps in which eps grows from 0 to its full size.
     augment:        random shifts by up to 4 pixels and mirroring, for colour photographs.
@@ -30,7 +28,6 @@ class Recipe:
     epochs: int = 8
     batch_size: int = 128
     learning_rate: float = 1e-3
-    schedule: Literal["one-cycle", "constant"] = "one-cycle"
     weight_decay: float = 1e-4
     warm_up: float = 0.0
     augment: bool = False
@@ -42,9 +39,6 @@ class Recipe:
             raise must_be("Recipe", "batch_size", "an int of at least 1", self.batch_size)
         if not self.learning_rate > 0:
             raise must_be("Recipe", "learning_rate", "a float above 0", self.learning_rate)
-
-        if self.schedule not in ("one-cycle", "constant"):
-            raise must_be("Recipe", "schedule", "'one-cycle' or 'constant'", self.schedule)
 
     def inner(self) -> Attack | None:
         """The inner attack."""
@@ -58,9 +52,6 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "standard": Recipe("cross-entropy on the images"),
-    "seed": Recipe(
-        "as one trains first: Adam at a constant rate, no weight decay", schedule="constant", weight_decay=0.0
-    ),
     "pgd": Recipe("adversarial training with PGD (Madry et al. 2018)", attack="pgd:steps=5,step_size=0.3", warm_up=0.2),
     "noise-fgsm": Recipe(
         "FGSM from a random start, step 1.25 eps (Wong et al. 2020, arXiv:2001.03994)",
