@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import attacks, rng
 from .attacks.base import Attack, Plan, Stage
+from .attacks.targeting import MOST, by_logits, by_malt
 from .errors import DataError, ParameterError, must_be
 from .goals import Goal
 from .inputs import Notes, check_classes, checked_images, checked_labels
@@ -124,9 +125,12 @@ def attack(
         called = torch.arange(len(x)) if given_ids is None else given_ids
         oracle = Oracle(victim, helper, called, draws, first=lambda logits: _first_answer(logits, y, t, called, notes))
         common = Work(stages[0].attack, threat, x, y, t, given_ids, seed, early_stop)
-        passing = _screens_in_passing(stages, common, oracle, device)
-        stages = deal(stages, budget, oracle, clean=0 if passing else 1)
-        _run(stages, common, oracle, ledger, batch, device, passing, progress)
+        logits: Tensor | None = None
+        if not _screens_in_passing(stages, common, oracle, device):
+            with rng.forked(seed, len(stages)):
+                logits = screen(common, oracle, ledger, batch, device)
+        stages = deal(stages, budget, oracle, logits)
+        _run(stages, common, oracle, ledger, batch, device, logits, progress)
     if ledger.outside:
         notes.add(f"{ledger.outside} points of {plan} lay outside {threat} and were not counted: the attack is broken.")
     return Result(
@@ -165,40 +169,51 @@ def _run(
     ledger: Ledger,
     batch: int,
     device: torch.device,
-    passing: bool,
+    logits: Tensor | None,
     progress: Callable[[Progress], None] | None,
 ) -> None:
-    """Screen the images unless that is done in passing, then run the stages, each on what those before it left."""
-    logits: Tensor | None = None
-    offset = 0
+    """Run the stages, each on what those before it left; `logits` (N, C) are the clean ones, if they are known."""
+    offset, fooled = 0, [0]
     for at, stage in enumerate(stages):
         work = replace(common, attack=stage.attack, trials=stage.trials, offset=offset)
         with rng.forked(common.seed, at):
-            if at == 0 and not passing:
-                logits = screen(work, oracle, ledger, batch, device)
-            if logits is not None and stage.targets:
-                aims = _aims(logits, common.labels, stage.targets)
-                work = replace(work, aims=aims, trials=stage.restarts * aims.shape[1])
-            Pool(replace(work, examples=ledger.open()), oracle, ledger, batch, device, progress).run()
+            work = replace(work, examples=ledger.open())
+            idle = stage.needs and fooled[-1] == fooled[-1 - stage.needs]
+            if len(work.examples) and not idle:
+                if logits is not None and stage.targets:
+                    aims = _aims(stage, work, oracle, logits, batch, device)
+                    work = replace(work, aims=aims, trials=stage.restarts * aims.shape[1])
+                Pool(work, oracle, ledger, batch, device, progress).run()
+        fooled.append(int(ledger.fooled.sum()))
         offset += work.trials
 
 
-def _aims(logits: Tensor, labels: Tensor, count: int) -> Tensor:
-    """The wrong classes by falling clean logit: (N, count), or fewer where there are no more."""
-    others = logits.scatter(1, labels[:, None], -torch.inf)
-    return others.topk(min(count, logits.shape[1] - 1), dim=1).indices
+def _aims(stage: Stage, work: Work, oracle: Oracle, logits: Tensor, batch: int, device: torch.device) -> Tensor:
+    """The classes (N, T) that the trials of the stage's examples aim at, in order."""
+    aims = by_logits(logits, work.labels, stage.targets)
+    for example in work.examples.split(batch) if stage.order == "malt" else ():
+        x, y = work.images[example.to(work.images.device)].to(device), work.labels[example].to(device)
+        near = by_malt(oracle, work.threat, x, y, example, logits[example].to(device), stage.targets)
+        aims[example] = near.cpu()
+    return aims
 
 
-def deal(stages: Sequence[Stage], budget: int | None, oracle: Oracle, clean: int = 1) -> list[Stage]:
-    """Share a budget of passes per image out over the stages, in order, before the start.
+def deal(stages: Sequence[Stage], budget: int | None, oracle: Oracle, logits: Tensor | None) -> list[Stage]:
+    """Share a budget of passes per image out over the stages, in order, before the first step.
 
-    `clean` passes are kept for screening the image. A trial costs its looks and one confirming pass. The stage at which the
-    budget ends gets as many trials as can have a look, with equal steps; those after it get nothing.
+    The clean logits (N, C) have cost a pass, where they are known. Finding an order of targets costs its passes; a trial
+    its looks and one confirming pass. The stage at which the budget ends gets as many trials as can have a look, with
+    equal steps; those after it get nothing.
     """
     if budget is None:
         return list(stages)
+    clean = 0 if logits is None else 1
     left, dealt = budget - clean, []
     for stage in stages:
+        if logits is not None:
+            stage = replace(stage, targets=min(stage.targets, logits.shape[1] - 1))
+        if stage.targets and stage.order == "malt" and logits is not None:
+            left -= oracle.draws * (1 + min(logits.shape[1], MOST + 1))
         draws = oracle.draws if stage.attack.access == Access.GRADIENT else 1
         look = stage.attack.passes * draws + (not oracle.faithful)
         if stage.trials * (stage.attack.steps * look + 1) <= left:
@@ -206,7 +221,7 @@ def deal(stages: Sequence[Stage], budget: int | None, oracle: Oracle, clean: int
             left -= stage.trials * (stage.attack.steps * look + 1)
             continue
         trials = min(stage.trials, left // (look + 1))
-        if trials:
+        if trials > 0:
             steps = min(stage.attack.steps, (left // trials - 1) // look)
             dealt.append(_shortened(stage, trials, steps))
         break

@@ -44,6 +44,11 @@ def margin(logits: Tensor, goal: Goal) -> Tensor:
     return rival(logits, goal.label) - pick(logits, goal.label)
 
 
+def probability_margin(logits: Tensor, goal: Goal) -> Tensor:
+    """The margin of softmax shares instead of logits. Xie et al. 2024, arXiv:2411.15210 (PMA)."""
+    return margin(logits.softmax(1), goal)
+
+
 def dlr(logits: Tensor, goal: Goal) -> Tensor:
     """Difference of logits ratio, which no rescaling of the logits changes. Croce & Hein 2020, arXiv:2003.01690.
 
@@ -59,7 +64,13 @@ def dlr(logits: Tensor, goal: Goal) -> Tensor:
     return gap / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
 
 
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mse, "margin": margin, "dlr": dlr}
+LOSSES: dict[str, Loss] = {
+    "cross_entropy": cross_entropy,
+    "mse": mse,
+    "margin": margin,
+    "probability_margin": probability_margin,
+    "dlr": dlr,
+}
 _SHORT = {"ce": "cross_entropy", "cw": "margin"}
 
 
@@ -78,4 +89,4 @@ def shifted(logits: Tensor) -> Tensor:
     return logits - logits.detach().amax(1, keepdim=True)
 
 
-__all__ = ["LOSSES", "Loss", "cross_entropy", "dlr", "margin", "mse", "named", "shifted"]
+__all__ = ["LOSSES", "Loss", "cross_entropy", "dlr", "margin", "mse", "named", "probability_margin", "shifted"]

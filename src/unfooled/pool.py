@@ -348,7 +348,7 @@ class Pool:
 
     def _inside(self, rows: Trials, z: Tensor, asked: Tensor) -> Tensor:
         inside = self.work.threat.contains(z, rows.x)
-        if not self.work.attack.minimal:
+        if not (self.work.attack.minimal or self.work.attack.wanders):
             self.ledger.outside += int((asked & ~inside).sum())
         return asked & inside
 

@@ -32,13 +32,13 @@ def answers(model, x):
 
 @contextlib.contextmanager
 def draws_recorded():
-    """Whether the attack asks for random numbers while this lasts."""
+    """The random numbers that the attack asks for while this lasts."""
     asked, kept = [], (Query.uniform, Query.normal)
 
     def spy(method):
         def spied(self, *args, **more):
-            asked.append(1)
-            return method(self, *args, **more)
+            asked.append(method(self, *args, **more))
+            return asked[-1]
 
         return spied
 
@@ -149,9 +149,10 @@ def reproducible(method, kind):
     assert torch.equal(first.backward, again.backward)
     torch.manual_seed(99)
     assert torch.equal(first.adversarial, run(method, p, threat, seed=1).adversarial), "the global seed matters"
-    other = run(method, p, threat, seed=2)
+    with draws_recorded() as others:
+        other = run(method, p, threat, seed=2)
     if asked:
-        assert not torch.equal(first.adversarial, other.adversarial), "the seed does not matter"
+        assert not torch.equal(asked[0], others[0]), "the seed does not matter"
     else:
         assert torch.equal(first.adversarial, other.adversarial), "random numbers from elsewhere"
 
@@ -468,13 +469,15 @@ def ids_decide(method, kind):
     """Random numbers belong to the ids; without ids, to image and label."""
     p = problem((8,), count=8, dtype=F64)
     threat = p.threat(kind, 0.5)
-    with draws_recorded() as asked:
-        twice = attack(p.model, p.x[[1, 1, 2]], p.y[[1, 1, 2]], threat, method)
+    twice = attack(p.model, p.x[[1, 1, 2]], p.y[[1, 1, 2]], threat, method)
     assert torch.equal(twice.adversarial[0], twice.adversarial[1])
-    told = attack(p.model, p.x[[1, 1, 1]], p.y[[1, 1, 1]], threat, method, ids=[4, 5, 4])
+    with draws_recorded() as asked:
+        told = attack(p.model, p.x[[1, 1, 1]], p.y[[1, 1, 1]], threat, method, ids=[4, 5, 4])
     assert torch.equal(told.adversarial[0], told.adversarial[2])
     if asked:
-        assert not torch.equal(told.adversarial[0], told.adversarial[1])
+        drawn = next(draw for draw in asked if len(draw) == 3)
+        assert torch.equal(drawn[0], drawn[2])
+        assert not torch.equal(drawn[0], drawn[1])
     else:
         assert torch.equal(told.adversarial[0], told.adversarial[1])
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from .. import text
 from ..errors import ParameterError, unknown
-from .base import Attack, Cascade, Plan, Restarts, Stage, State, Targeted
+from .apgd import APGD, APGDL1
+from .base import Attack, Cascade, Escalate, Plan, Restarts, Stage, State, Targeted
+from .md import MD
+from .mifgsm import MIFGSM
 from .pgd import BIM, FGSM, PGD
 
-ATTACKS: dict[str, type[Attack]] = {kind.name: kind for kind in (FGSM, BIM, PGD)}
-PLANS = ("restarts", "targeted", "cascade")
+ATTACKS: dict[str, type[Attack]] = {kind.name: kind for kind in (FGSM, BIM, PGD, MIFGSM, MD, APGD, APGDL1)}
+PLANS = ("restarts", "targeted", "cascade", "escalate")
 
 
 def parse(words: str) -> Plan:
@@ -29,6 +32,10 @@ def _plan(call: text.Call) -> Plan:
         if call.values or call.options:
             raise ParameterError("A cascade takes no options, only plans in parentheses: cascade(fgsm;pgd:steps=40).")
         return Cascade(*inner)
+    if call.name == "escalate":
+        if call.values or call.options or len(inner) != 2:
+            raise ParameterError("'escalate' takes two plans in parentheses: escalate(square:steps=500;square).")
+        return Escalate(*inner)
     if len(inner) != 1:
         raise ParameterError(f"{call.name!r} takes one plan in parentheses, as in '{call.name}(pgd:steps=40)'.")
     if call.name == "restarts":
@@ -37,12 +44,17 @@ def _plan(call: text.Call) -> Plan:
 
 
 __all__ = [
+    "APGD",
+    "APGDL1",
     "ATTACKS",
     "BIM",
     "FGSM",
+    "MD",
+    "MIFGSM",
     "PGD",
     "Attack",
     "Cascade",
+    "Escalate",
     "Plan",
     "Restarts",
     "Stage",

@@ -8,15 +8,18 @@ nothing of devices, batches, budgets, progress or files.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from ..errors import must_be
 from ..oracle import Access
 from ..threats import L0, L1, L2, Linf, Threat
 
+ORDERS = ("logits", "malt")
 ANY_NORM: tuple[type[Threat], ...] = (Linf, L2, L1, L0)
 
 
@@ -51,13 +54,15 @@ class Stage:
     """`restarts` × `targets` trials of one attack on each example, numbered target first within a restart.
 
     targets:  0: no aim; k: the trials aim at the k classes that `order` puts first.
-    order:    "logits": the wrong classes by falling clean logit.
+    order:    "logits" or "malt"; see `Targeted`.
+    needs:    run only if one of this many stages before it has fooled an image; 0: always.
     """
 
     attack: Attack
     restarts: int = 1
     targets: int = 0
     order: str = "logits"
+    needs: int = 0
 
     @property
     def trials(self) -> int:
@@ -73,12 +78,14 @@ class Attack(Plan):
     norms:    the threats it works for.
     steps:    looks per trial (a field or a class variable).
     minimal:  whether it looks for the smallest change: then it sees the threat with an infinite radius.
+    wanders:  whether it looks at points outside the set on its way, which then are no fault and no success.
     """
 
     name: ClassVar[str]
     access: ClassVar[Access]
     norms: ClassVar[tuple[type[Threat], ...]]
     minimal: ClassVar[bool] = False
+    wanders: ClassVar[bool] = False
     steps: int
 
     @property
@@ -110,6 +117,16 @@ def check_count(owner: str, name: str, got: object) -> None:
         raise must_be(owner, name, "an int of at least 1", got)
 
 
+def rows(values: Tensor, like: Tensor) -> Tensor:
+    """One value per row (B,), shaped to scale points (B, *shape)."""
+    return values.view(-1, *(1,) * (like.dim() - 1))
+
+
+def where(mask: Tensor, yes: Sequence[Tensor], no: Sequence[Tensor]) -> list[Tensor]:
+    """Row by row, of each pair the first where the mask (B,) is true, else the second."""
+    return [torch.where(rows(mask, a), a, b) for a, b in zip(yes, no, strict=True)]
+
+
 @dataclass(frozen=True)
 class Restarts(Plan):
     """A plan again and again, each time with other random numbers; a success ends the later ones."""
@@ -133,6 +150,10 @@ class Targeted(Plan):
     """A plan once for each of the `k` most promising wrong classes; any wrong answer still counts as fooled.
 
     Gowal et al. 2019, arXiv:1910.09338 (MultiTargeted).
+
+    k:      classes; 9: AutoAttack's.
+    order:  "logits": by falling clean logit; "malt": by the distance to each class's boundary in the model linearised
+            at the image (Melamed et al. 2024, arXiv:2407.02240), at one backward pass for each class.
     """
 
     plan: Plan
@@ -141,8 +162,8 @@ class Targeted(Plan):
 
     def __post_init__(self) -> None:
         check_count("Targeted", "k", self.k)
-        if self.order != "logits":
-            raise must_be("Targeted", "order", "'logits'", self.order)
+        if self.order not in ORDERS:
+            raise must_be("Targeted", "order", " or ".join(map(repr, ORDERS)), self.order)
 
     def stages(self) -> tuple[Stage, ...]:
         """The plan's stages with `k` targets each."""
@@ -169,3 +190,23 @@ class Cascade(Plan):
 
     def __str__(self) -> str:
         return f"cascade({';'.join(map(str, self.plans))})"
+
+
+@dataclass(frozen=True)
+class Escalate(Plan):
+    """A cheap plan, and a dear one on what it left only if the cheap one fooled any image at all.
+
+    For a gradient-free attack after gradient attacks: what it finds there says that gradients are masked.
+    """
+
+    plan: Plan
+    further: Plan
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The plan's stages, then the further ones, which need a success among those before them."""
+        first = self.plan.stages()
+        more = (replace(stage, needs=len(first) + at) for at, stage in enumerate(self.further.stages()))
+        return (*first, *more)
+
+    def __str__(self) -> str:
+        return f"escalate({self.plan};{self.further})"
