@@ -9,7 +9,7 @@ export OMP_PROC_BIND ?= true
 demo: $(VENV)/.runtime
 	$(BIN)/unfooled demo --out demo
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev $(VENV)/.peers
 	$(BIN)/python -m pytest
 
 slow: $(VENV)/.dev
@@ -21,8 +21,9 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.dev $(VENV)/.peers
 	$(BIN)/python benchmarks/floor.py
+	$(BIN)/python -m benchmarks.attacks
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "No venv: install Python's venv (Debian: python3-venv)."; exit 1; }
@@ -34,6 +35,12 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement requirements-dev.txt
 	touch $@
+
+# For reference tests and benchmarks only. Where they cannot be had, those tests are skipped and say so.
+$(VENV)/.peers: $(VENV)/.dev requirements-peers.txt requirements-peers-no-deps.txt
+	{ $(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement requirements-peers.txt && \
+	  $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --requirement requirements-peers-no-deps.txt && \
+	  touch $@; } || echo "The peers could not be installed: tests/reference will skip what needs them."
 
 clean:
 	rm -rf $(VENV) demo build dist

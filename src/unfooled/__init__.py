@@ -15,18 +15,21 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import attacks, data, defenses, errors, losses, models
-    from .attacks import Cascade, Restarts, Targeted
+    from . import attacks, data, defenses, errors, losses, models, protocols
+    from .attacks import Cascade, Escalate, Restarts, Targeted
     from .defenses import defend
     from .engine import Result, attack, perturb
-    from .evaluation import Sweep, sweep
+    from .evaluation import Sweep, evaluate, sweep
     from .models import Compute
+    from .results import Evaluation
     from .threats import L0, L1, L2, Linf, Threat
     from .training import RECIPES, Recipe, train
 
 _HOME = {
     "Cascade": "attacks",
     "Compute": "models",
+    "Escalate": "attacks",
+    "Evaluation": "results",
     "L0": "threats",
     "L1": "threats",
     "L2": "threats",
@@ -40,11 +43,12 @@ _HOME = {
     "Threat": "threats",
     "attack": "engine",
     "defend": "defenses",
+    "evaluate": "evaluation",
     "perturb": "engine",
     "sweep": "evaluation",
     "train": "training",
 }
-_MODULES = ("attacks", "data", "defenses", "errors", "losses", "models")
+_MODULES = ("attacks", "data", "defenses", "errors", "losses", "models", "protocols")
 
 __all__ = [
     "L0",
@@ -53,6 +57,8 @@ __all__ = [
     "RECIPES",
     "Cascade",
     "Compute",
+    "Escalate",
+    "Evaluation",
     "Linf",
     "Recipe",
     "Restarts",
@@ -67,9 +73,11 @@ __all__ = [
     "defend",
     "defenses",
     "errors",
+    "evaluate",
     "losses",
     "models",
     "perturb",
+    "protocols",
     "sweep",
     "train",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -12,15 +13,30 @@ from torch import Tensor
 
 from . import attacks, rng
 from .attacks.base import Attack, Plan, Stage
-from .attacks.targeting import MOST, by_logits, by_malt
+from .attacks.budget import deal
+from .attacks.targeting import by_logits, by_malt
 from .errors import DataError, ParameterError, must_be
 from .goals import Goal
 from .inputs import Notes, check_classes, checked_images, checked_labels
 from .models.classifier import Classifier, Model, untouched
-from .models.layout import Compute, channels_last_twin
+from .models.layout import Compute, fast_twin
 from .oracle import QUERIES, Access, Oracle
-from .pool import Ledger, Pool, Progress, Work, screen, starts_at_image
+from .pool import Ledger, Pool, Progress, Trace, Work, screen, starts_at_image
 from .threats import Threat
+
+FIRST = 10  # of a first stage with early stop, few examples are expected to need all looks: one in so many
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one stage of a plan did, over all images: how many it was tried on and fooled, its passes and its time."""
+
+    attack: str
+    examples: int
+    fooled: int
+    forward: int
+    backward: int
+    seconds: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,7 +49,11 @@ class Result:
     distance:       (N,) float64 size of the change: 0 where the model was wrong on the image, inf where not fooled, so
                     that `(distance > eps).mean()` is robust accuracy.
     clean_correct:  (N,) right on the image.
+    clean_prediction:  (N,) int64 what the model answers on the image.
     forward, backward:  (N,) int64 passes spent on each image.
+    fooled_by:      (N,) int64 which of `parts` the adversarial image comes from; -1 where not fooled.
+    parts:          what each stage of the plan did, in order.
+    trace:          when which distance was reached: the query curves.
     notes:          what was converted or is doubtful.
     """
 
@@ -41,10 +61,14 @@ class Result:
     success: Tensor
     distance: Tensor
     clean_correct: Tensor
+    clean_prediction: Tensor
     forward: Tensor
     backward: Tensor
     threat: Threat
     method: str
+    fooled_by: Tensor
+    parts: tuple[Part, ...]
+    trace: Trace
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -118,30 +142,38 @@ def attack(
         ledger = Ledger(x, threat)
         stages: Sequence[Stage] = plan.stages()
         helper = None if surrogate is None else Classifier(surrogate)
-        if helper is None:
-            looks = 0 if early_stop else len(x) * sum(stage.trials * stage.attack.steps for stage in stages)
-            with rng.forked(seed):
-                helper = channels_last_twin(victim, x[:batch].to(device), compute or Compute(), looks)
         called = torch.arange(len(x)) if given_ids is None else given_ids
         oracle = Oracle(victim, helper, called, draws, first=lambda logits: _first_answer(logits, y, t, called, notes))
+        faster = _Faster(victim, x[:batch], compute or Compute(), wanted=helper is None)
+        if early_stop and budget is None:
+            faster.adopt(oracle, len(x) // FIRST, stages[:1], device)
+        else:  # all looks are taken; a budget is dealt by what a look costs, so that is settled before
+            faster.adopt(oracle, len(x), stages, device)
+            faster.open = False
         common = Work(stages[0].attack, threat, x, y, t, given_ids, seed, early_stop)
         logits: Tensor | None = None
         if not _screens_in_passing(stages, common, oracle, device):
             with rng.forked(seed, len(stages)):
                 logits = screen(common, oracle, ledger, batch, device)
         stages = deal(stages, budget, oracle, logits)
-        _run(stages, common, oracle, ledger, batch, device, logits, progress)
+        parts, ends = _run(stages, common, oracle, ledger, batch, device, logits, faster, progress)
     if ledger.outside:
         notes.add(f"{ledger.outside} points of {plan} lay outside {threat} and were not counted: the attack is broken.")
+    for text in ledger.notes:
+        notes.add(text)
     return Result(
         adversarial=ledger.adversarial,
         success=ledger.fooled.to(x.device),
         distance=torch.where(ledger.correct, ledger.distance, 0.0).to(x.device),
         clean_correct=ledger.correct.to(x.device),
+        clean_prediction=ledger.prediction.to(x.device),
         forward=oracle.forward.to(x.device),
         backward=oracle.backward.to(x.device),
         threat=threat,
         method=str(plan),
+        fooled_by=torch.where(ledger.fooled, torch.bucketize(ledger.winner, ends, right=True), -1).to(x.device),
+        parts=parts,
+        trace=ledger.trace(),
         notes=tuple(notes.texts),
     )
 
@@ -170,22 +202,55 @@ def _run(
     batch: int,
     device: torch.device,
     logits: Tensor | None,
+    faster: _Faster,
     progress: Callable[[Progress], None] | None,
-) -> None:
-    """Run the stages, each on what those before it left; `logits` (N, C) are the clean ones, if they are known."""
-    offset, fooled = 0, [0]
+) -> tuple[tuple[Part, ...], Tensor]:
+    """Run the stages, each on what those before it left; `logits` (N, C) are the clean ones, if they are known.
+
+    What each did, and the trial numbers at which each ends.
+    """
+    parts: list[Part] = []
+    ends = [0]
     for at, stage in enumerate(stages):
-        work = replace(common, attack=stage.attack, trials=stage.trials, offset=offset)
+        work = replace(common, attack=stage.attack, trials=stage.trials, offset=ends[-1], examples=ledger.open())
+        idle = stage.needs and not any(part.fooled for part in parts[-stage.needs :])
+        before, start = _spent(oracle, ledger), time.perf_counter()
         with rng.forked(common.seed, at):
-            work = replace(work, examples=ledger.open())
-            idle = stage.needs and fooled[-1] == fooled[-1 - stage.needs]
             if len(work.examples) and not idle:
+                if at:
+                    faster.adopt(oracle, len(work.examples), (stage,), device)
                 if logits is not None and stage.targets:
                     aims = _aims(stage, work, oracle, logits, batch, device)
                     work = replace(work, aims=aims, trials=stage.restarts * aims.shape[1])
                 Pool(work, oracle, ledger, batch, device, progress).run()
-        fooled.append(int(ledger.fooled.sum()))
-        offset += work.trials
+        fooled, forward, backward = (now - then for now, then in zip(_spent(oracle, ledger), before, strict=True))
+        tried = 0 if idle else len(work.examples)
+        parts.append(Part(str(stage), tried, fooled, forward, backward, time.perf_counter() - start))
+        ends.append(ends[-1] + work.trials)
+    return tuple(parts), torch.tensor(ends[1:])
+
+
+class _Faster:
+    """Puts a faster form of the victim under the oracle's gradients, once a run proves long enough for it."""
+
+    def __init__(self, victim: Classifier, images: Tensor, compute: Compute, wanted: bool) -> None:
+        self.victim, self.images, self.compute = victim, images, compute
+        self.open = wanted
+
+    def adopt(self, oracle: Oracle, examples: int, stages: Sequence[Stage], device: torch.device) -> None:
+        """Look whether it pays for these stages on so many examples."""
+        looks = examples * sum(s.trials * s.attack.steps for s in stages if s.attack.access == Access.GRADIENT)
+        if not self.open or not looks:
+            return
+        with rng.forked(0):
+            twin = fast_twin(self.victim, self.images.to(device), self.compute, looks)
+        if twin is not None:
+            oracle.surrogate, oracle.faithful, self.open = twin, False, False
+
+
+def _spent(oracle: Oracle, ledger: Ledger) -> tuple[int, int, int]:
+    """Images fooled, forward and backward passes, so far."""
+    return int(ledger.fooled.sum()), int(oracle.forward.sum()), int(oracle.backward.sum())
 
 
 def _aims(stage: Stage, work: Work, oracle: Oracle, logits: Tensor, batch: int, device: torch.device) -> Tensor:
@@ -196,50 +261,6 @@ def _aims(stage: Stage, work: Work, oracle: Oracle, logits: Tensor, batch: int, 
         near = by_malt(oracle, work.threat, x, y, example, logits[example].to(device), stage.targets)
         aims[example] = near.cpu()
     return aims
-
-
-def deal(stages: Sequence[Stage], budget: int | None, oracle: Oracle, logits: Tensor | None) -> list[Stage]:
-    """Share a budget of passes per image out over the stages, in order, before the first step.
-
-    The clean logits (N, C) have cost a pass, where they are known. Finding an order of targets costs its passes; a trial
-    its looks and one confirming pass. The stage at which the budget ends gets as many trials as can have a look, with
-    equal steps; those after it get nothing.
-    """
-    if budget is None:
-        return list(stages)
-    clean = 0 if logits is None else 1
-    left, dealt = budget - clean, []
-    for stage in stages:
-        if logits is not None:
-            stage = replace(stage, targets=min(stage.targets, logits.shape[1] - 1))
-        if stage.targets and stage.order == "malt" and logits is not None:
-            left -= oracle.draws * (1 + min(logits.shape[1], MOST + 1))
-        draws = oracle.draws if stage.attack.access == Access.GRADIENT else 1
-        look = stage.attack.passes * draws + (not oracle.faithful)
-        if stage.trials * (stage.attack.steps * look + 1) <= left:
-            dealt.append(stage)
-            left -= stage.trials * (stage.attack.steps * look + 1)
-            continue
-        trials = min(stage.trials, left // (look + 1))
-        if trials > 0:
-            steps = min(stage.attack.steps, (left // trials - 1) // look)
-            dealt.append(_shortened(stage, trials, steps))
-        break
-    if not dealt:
-        raise must_be(
-            "attack", "budget", f"at least {look + 1 + clean} passes per image for {stages[0].attack}", budget
-        )
-    return dealt
-
-
-def _shortened(stage: Stage, trials: int, steps: int) -> Stage:
-    attack = stage.attack
-    if steps < attack.steps:
-        attack = replace(attack, steps=steps)  # type: ignore[type-var]  # every attack is a dataclass
-    if stage.targets:
-        targets = min(stage.targets, trials)
-        return replace(stage, attack=attack, targets=targets, restarts=trials // targets)
-    return replace(stage, attack=attack, restarts=trials)
 
 
 def default_batch(size: int, device: torch.device) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -52,14 +53,16 @@ def probability_margin(logits: Tensor, goal: Goal) -> Tensor:
 def dlr(logits: Tensor, goal: Goal) -> Tensor:
     """Difference of logits ratio, which no rescaling of the logits changes. Croce & Hein 2020, arXiv:2003.01690.
 
-    -(z_y - max_{i≠y} z_i)/(z_(1) - z_(3)); towards t: -(z_y - z_t)/(z_(1) - (z_(3) + z_(4))/2). Below 4 classes
-    the ratio towards t has no denominator, and with 3 it is constant where y ranks last: there the margin stands in.
+    -(z_y - max_{i≠y} z_i)/(z_(1) - z_(3)); towards t: -(z_y - z_t)/(z_(1) - (z_(3) + z_(4))/2). Where y ranks third the
+    first would be 1, whatever the logits: there z_(4) takes the place of z_(3). Below 4 classes the ratio towards t has
+    no denominator, and with 3 there is no z_(4): there the margin stands in.
     """
     if logits.shape[1] < 4:
         return margin(logits, goal)
-    top = logits.topk(3 if goal.toward is None else 4, dim=1).values
+    top, ranked = logits.topk(4, dim=1)
     if goal.toward is None:
-        return (rival(logits, goal.label) - pick(logits, goal.label)) / (top[:, 0] - top[:, 2] + 1e-12)
+        third = torch.where(ranked[:, 2] == goal.label, top[:, 3], top[:, 2])
+        return (rival(logits, goal.label) - pick(logits, goal.label)) / (top[:, 0] - third + 1e-12)
     gap = pick(logits, goal.toward) - pick(logits, goal.label)
     return gap / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
 

@@ -97,20 +97,38 @@ def fill(score: Tensor, cost: Tensor, budget: Tensor) -> Tensor:
     return torch.zeros_like(given).scatter(1, order, given)
 
 
+def fill_first(score: Tensor, cost: Tensor, budget: Tensor, first: int = 64) -> Tensor:
+    """`fill`, from the `first` highest scores alone in the rows where they are enough: to find them needs no sort."""
+    if score.shape[1] <= first:
+        return fill(score, cost, budget)
+    top = score.topk(first, dim=1)
+    most = cost.gather(1, top.indices)
+    given = torch.zeros_like(cost).scatter(1, top.indices, fill(top.values, most, budget))
+    short = (most.sum(1) < budget).nonzero().squeeze(1)
+    return given.index_copy_(0, short, fill(score[short], cost[short], budget[short])) if len(short) else given
+
+
 def level(weight: Tensor, rate: Tensor, room: Tensor, target: Tensor) -> Tensor:
-    """The t at which the sum of weight·min(t·rate, room) reaches the target; the last breakpoint if it never does."""
-    stop = torch.where(rate > 0, room / rate.clamp(min=torch.finfo(rate.dtype).tiny), torch.inf)
-    stop, order = stop.sort(dim=1)
-    weight, rate, room = (v.gather(1, order) for v in (weight, rate, room))
-    full = torch.where(stop.isinf(), 0, weight * room)
-    saturated = full.cumsum(1) - full  # what the components with an earlier stop give in all
-    slope = (weight * rate).flip(1).cumsum(1).flip(1)  # the later ones, for each unit of t
-    t = (column(target) - saturated) / slope.clamp(min=torch.finfo(rate.dtype).tiny)
-    first = (t <= stop).to(torch.uint8).argmax(1, keepdim=True)
-    reached = t.gather(1, first).squeeze(1)
-    last = torch.where(stop.isinf(), 0, stop).amax(1)
-    found = torch.where((t <= stop).any(1), reached, last).clamp(min=0)
-    return torch.where(slope[:, 0] > 0, found, 0)
+    """A t at which the sum of weight·min(t·rate, room) reaches the target; past the last breakpoint if it never does.
+
+    The sum is concave in t, so Newton from below never overshoots: with the components that have met their room at this
+    t held, the rest has a closed form; it ends when the set of held components no longer grows. No sort is needed.
+    """
+    limits = torch.finfo(rate.dtype)
+    stop = room / rate.clamp(min=limits.tiny)
+    gain, full = weight * rate, (weight * room).nan_to_num_(nan=0.0, posinf=0.0)  # infinite room is never met
+    total = gain.sum(1)
+    t = torch.where(total > 0, target / total, 0).clamp_(max=limits.max)
+    held = torch.empty_like(stop)
+    while True:
+        torch.le(stop, column(t), out=held)
+        left = target - torch.linalg.vecdot(full, held)
+        slope = torch.linalg.vecdot(gain, held.neg_().add_(1))
+        further = torch.where(slope > 0, left / slope, t).clamp_(max=limits.max)
+        done = bool((further <= t * (1 + 4 * limits.eps)).all())
+        t = torch.maximum(t, further)
+        if done:
+            return t
 
 
 @dataclass(frozen=True)
@@ -128,7 +146,10 @@ class LinfNorm(Norm):
     def project(self, z: Tensor, x: Tensor, radius: Tensor, box: Box) -> Tensor:
         """Clamp, in the coordinates of z: x + radius comes out to the bit."""
         r = column(radius)
-        return clip(torch.minimum(torch.maximum(z, x - r), x + r), box)
+        near = torch.maximum(z, x - r)
+        for limit, bound in ((torch.minimum, x + r), (torch.maximum, box[0]), (torch.minimum, box[1])):
+            limit(near, bound, out=near)  # in place: fresh memory costs more than the arithmetic
+        return near
 
     def steepest(self, g: Tensor, x: Tensor, radius: Tensor, box: Box) -> Tensor:
         """The sign of the gradient."""
@@ -147,8 +168,9 @@ class LinfNorm(Norm):
         """All components move by t, as far as they have room."""
         w = w * column(offset.sign())
         free = room(w, x, box)
-        t = level(w.abs(), (w != 0).to(w.dtype), free, offset.abs())
-        return w.sign() * torch.minimum(column(t), free)
+        sign = w.sign()
+        t = level(w.abs(), sign.abs(), free, offset.abs())
+        return sign * torch.minimum(column(t), free)
 
     def sample(self, uniform: Draw, normal: Draw, radius: Tensor, box: Box) -> Tensor:
         """Every component uniform in ± radius."""
@@ -196,10 +218,10 @@ class L2Norm(Norm):
 
     def hyperplane(self, x: Tensor, w: Tensor, offset: Tensor, box: Box) -> Tensor:
         """Components move by t·w, as far as they have room."""
-        w = w * column(offset.sign())
-        free = room(w, x, box)
-        t = level(w.abs(), w.abs(), free, offset.abs())
-        return w.sign() * torch.minimum(column(t) * w.abs(), free)
+        peak = w.abs().amax(1).clamp(min=torch.finfo(w.dtype).tiny)  # the squares of small weights would underflow
+        w, offset = w * column(offset.sign() / peak), (offset.abs() / peak).clamp(max=torch.finfo(w.dtype).max)
+        slope, free = w.abs(), room(w, x, box)
+        return torch.minimum(column(level(slope, slope, free, offset)) * slope, free).copysign_(w)
 
     def sample(self, uniform: Draw, normal: Draw, radius: Tensor, box: Box) -> Tensor:
         """A random direction, with the radius's share spread so that the ball is filled evenly."""
@@ -225,14 +247,24 @@ class L1Norm(Norm):
         Of a point many radii away the threshold cancels most digits; projecting what came out again restores them.
         """
         near = clip(z, box)
-        slack = 0.0
-        while len(far := (self.size(near - x) > radius * (1 + slack)).nonzero().squeeze(1)):
+        most = (near - x).abs_()  # where the box stops a change, that is its limit; elsewhere the change itself
+        total = most.sum(1)
+        far, slack = (total > radius).nonzero().squeeze(1), 0.0
+        while len(far):
             fx, fz, fr, fbox = _those(far, x, z, radius, box)
-            d = fz - fx
-            change = d.abs()
-            less = (change - column(_threshold(change, room(d, fx, fbox), fr))).clamp_(min=0)
-            z = near = near.index_copy(0, far, clip(fx + less.copysign_(d), fbox))
+            whole = len(far) == len(x)
+            limit, sums = (most, total) if whole else (most[far], total[far])
+            change = fz - fx
+            size = change.abs()
+            less = (size - column(_threshold(size, limit, sums, fr))).clamp_(min=0).copysign_(change)
+            moved = clip(less.add_(fx), fbox)
+            z = near = moved if whole else near.index_copy(0, far, moved)
+            if not bool((size.amax(1) > 4 * fr).any()):
+                break
             slack = 2 * slack or 16 * torch.finfo(x.dtype).eps
+            most = (near - x).abs_()
+            total = most.sum(1)
+            far = (total > radius * (1 + slack)).nonzero().squeeze(1)
         return near
 
     def steepest(self, g: Tensor, x: Tensor, radius: Tensor, box: Box) -> Tensor:
@@ -251,8 +283,8 @@ class L1Norm(Norm):
     def hyperplane(self, x: Tensor, w: Tensor, offset: Tensor, box: Box) -> Tensor:
         """The steepest components go to the wall first."""
         w = w * column(offset.sign())
-        gained = fill(w.abs(), w.abs() * room(w, x, box).clamp(max=torch.finfo(w.dtype).max), offset.abs())
-        return torch.where(w != 0, gained / w, 0)
+        gain = w.abs() * room(w, x, box).clamp(max=torch.finfo(w.dtype).max)
+        return torch.where(w != 0, fill_first(w.abs(), gain, offset.abs()) / w, 0)
 
     def sample(self, uniform: Draw, normal: Draw, radius: Tensor, box: Box) -> Tensor:
         """Exponential spacings with random signs; the share of the radius from the first normal's magnitude."""
@@ -358,13 +390,14 @@ def _scale(change: Tensor, limit: Tensor, radius: Tensor) -> Tensor:
             return s
 
 
-def _threshold(change: Tensor, limit: Tensor, radius: Tensor) -> Tensor:
-    """The t > 0 at which the sum of min(max(change - t, 0), limit) is the radius, for rows where at 0 it is more.
+def _threshold(change: Tensor, limit: Tensor, total: Tensor, radius: Tensor) -> Tensor:
+    """The t > 0 at which the sum of min(max(change - t, 0), limit) is the radius, for rows where at 0 it is more: `total`.
+
+    limit ≤ change.
 
     The sum falls piecewise linearly in t. Newton's step is exact on the right piece; a bracket guards it, since
     the limits make the sum neither convex nor concave.
     """
-    total = torch.minimum(change, limit).sum(1)
     low, high = torch.zeros_like(radius), change.amax(1)
     t = (total - radius) / (change > 0).sum(1)  # no slope is steeper than the count, so this is not past the root
     close = 8 * torch.finfo(change.dtype).eps * radius

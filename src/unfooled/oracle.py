@@ -19,6 +19,7 @@ from . import rng
 from .errors import InternalError, ModelError, UnfooledError
 from .goals import Goal
 from .losses import Loss, named, shifted
+from .models import memory
 from .models.classifier import Classifier
 from .models.generators import state_of
 from .threats import Threat
@@ -76,6 +77,7 @@ class Oracle:
         self.first = first  # judges the first answer of each model
         self.known: set[Classifier] = set()
         self.passes = 0
+        self.row_bytes = 0  # what a look needs for each row, by measurement at the first one
         self.forward = torch.zeros(len(called), dtype=torch.int64)
         self.backward = torch.zeros(len(called), dtype=torch.int64)
 
@@ -87,14 +89,20 @@ class Oracle:
     def answer(self, z: Tensor, example: Tensor) -> Tensor:
         """The victim's logits (M, C), without a gradient: one forward pass for each point."""
         with torch.no_grad():
-            return self.run(self.victim, z, example)
+            try:
+                return self.run(self.victim, z, example)
+            except torch.OutOfMemoryError:
+                if len(z) == 1:
+                    raise
+        half = len(z) // 2
+        return torch.cat([self.answer(z[:half], example[:half]), self.answer(z[half:], example[half:])])
 
     def run(self, model: Classifier, z: Tensor, example: Tensor) -> Tensor:
         """One counted forward pass of victim or surrogate: logits (M, C), all of them finite."""
         before = None if self.random else self._states(model, z)
         try:
             logits = model(z)
-        except UnfooledError:
+        except (UnfooledError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -142,7 +150,7 @@ class Oracle:
     def _look(self, z: Tensor, goal: Goal, loss: Loss, example: Tensor) -> Look:
         with torch.enable_grad():
             z = z.detach().requires_grad_(True)
-            logits = self.run(self.surrogate, z, example)
+            logits = self._measured(z, example)
             values = loss(shifted(logits), goal)
             gradient = self._gradient(values, z)
         self.count(example, backward=True)
@@ -174,6 +182,17 @@ class Oracle:
         if gradient is None:
             raise ModelError("The model's output does not depend on its input, so it has no gradient to attack with.")
         return gradient
+
+    def _measured(self, z: Tensor, example: Tensor) -> Tensor:
+        """The surrogate's logits; the first time also what they keep in memory for each row."""
+        if self.row_bytes:
+            return self.run(self.surrogate, z, example)
+        module = self.victim.module
+        known = set() if module is None else {p.untyped_storage().data_ptr() for p in module.parameters()}
+        with memory.watched(known) as need:
+            logits = self.run(self.surrogate, z, example)
+        self.row_bytes = max(1, need.row(len(z)))
+        return logits
 
     def confirm(self, z: Tensor, goal: Goal, example: Tensor) -> Tensor:
         """Whether the victim is fooled at each point (M,); a random one by the majority of at most 20 draws."""

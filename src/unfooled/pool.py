@@ -15,7 +15,9 @@ from torch import Tensor
 
 from . import rng
 from .attacks.base import Attack, State
+from .errors import ModelError
 from .goals import Goal
+from .models import memory
 from .oracle import QUERIES, Access, Oracle, Sighting
 from .threats import Threat
 
@@ -66,6 +68,26 @@ class Trials:
         return len(self.example)
 
 
+@dataclass(frozen=True)
+class Trace:
+    """Improvements in the order in which they were found, one a row.
+
+    example:   (M,) whose.
+    passes:    (M,) forward and backward passes that had been spent on the example by then.
+    distance:  (M,) float64 the size reached. Of a fixed budget, the size of the point that fooled.
+    """
+
+    example: Tensor
+    passes: Tensor
+    distance: Tensor
+
+    def at(self, passes: int, count: int) -> Tensor:
+        """(count,) the smallest distance of examples 0 … count - 1 within that many passes; inf where there is none."""
+        early = self.passes <= passes
+        best = torch.full((count,), torch.inf, dtype=torch.float64)
+        return best.scatter_reduce(0, self.example[early], self.distance[early], "amin")
+
+
 class Ledger:
     """What is known of every example: the best point so far, from which trial, how far from the image."""
 
@@ -77,8 +99,11 @@ class Ledger:
         self.winner = torch.full((count,), NEVER)  # the number of the trial that succeeded
         self.last = torch.full((count,), NEVER)  # the number of the trial whose end is kept for want of a success
         self.correct = torch.zeros(count, dtype=torch.bool)
+        self.prediction = torch.full((count,), -1)  # what the model answers on the image
         self.screened = torch.zeros(count, dtype=torch.bool)
         self.outside = 0
+        self.notes: list[str] = []
+        self.improvements: list[tuple[Tensor, Tensor, Tensor]] = []
 
     @property
     def fooled(self) -> Tensor:
@@ -89,13 +114,22 @@ class Ledger:
         """Indices of the examples that a further stage has work with."""
         return (~self.screened | (self.correct & ~self.fooled)).nonzero().squeeze(1)
 
-    def screen(self, example: Tensor, correct: Tensor) -> None:
-        """Note whether the model is right on these images."""
+    def screen(self, example: Tensor, logits: Tensor, correct: Tensor) -> None:
+        """Note what the model answers on these images (M, C), and whether that counts as right (M,)."""
         self.screened[example] = True
+        self.prediction[example] = logits.argmax(1).cpu()
         self.correct[example] = correct.cpu()
 
-    def offer(self, rows: Trials, z: Tensor, minimal: bool, final: bool = False) -> None:
+    def trace(self) -> Trace:
+        """When which distance was reached."""
+        parts = zip(*self.improvements, strict=True) if self.improvements else ([], [], [])
+        example, passes, distance = (torch.cat(list(part)) if part else torch.zeros(0) for part in map(list, parts))
+        return Trace(example.long(), passes.long(), distance.double())
+
+    def offer(self, rows: Trials, z: Tensor, spent: Tensor, minimal: bool, final: bool = False) -> None:
         """Keep confirmed adversarial points (M, *shape) where they are better than what is held.
+
+        spent:  (M,) passes that their examples have taken so far.
 
         Minimum norm: the smaller one. Fixed budget: the one of the lower trial; of one trial its end, if that fools,
         else the first that did.
@@ -114,6 +148,7 @@ class Ledger:
             better = (number < self.winner[example]) | (final & (number == self.winner[example]))
         kept, order = example[better], order[better]
         self.winner[kept], self.distance[kept] = number[better], size[better]
+        self.improvements.append((kept, spent[order], size[better]))
         self._store(kept, z[order.to(z.device)])
 
     def end(self, rows: Trials, z: Tensor) -> None:
@@ -209,7 +244,7 @@ def screen(work: Work, oracle: Oracle, ledger: Ledger, batch: int, device: torch
         goal = Goal(work.labels[example].to(device))
         answer = oracle.answer(x, example)
         wrong = oracle.confirm(x, goal, example) if oracle.random else goal.fooled(answer)
-        ledger.screen(example, ~wrong)
+        ledger.screen(example, answer, ~wrong)
         logits.append(answer.cpu())
     return torch.cat(logits)
 
@@ -238,8 +273,11 @@ class Pool:
         progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self.work, self.oracle, self.ledger = work, oracle, ledger
-        self.batch, self.device, self.progress = batch, device, progress
+        self.most, self.device, self.progress = batch, device, progress
+        self.batch = min(batch, memory.PROBE) if work.attack.access == Access.GRADIENT else batch
+        self._grow()
         self.at = 0
+        self.parked: list[tuple[Trials, State]] = []  # rows that memory turned out to have no room for
         self.sightings: list[Sighting] = []
         self.waiting: list[tuple[Trials, Tensor]] = []
 
@@ -249,11 +287,15 @@ class Pool:
         while rows is not None and state is not None:
             self.sightings.clear()
             query = self.work.query(rows, self.oracle, self.sightings.append)
-            state = replace(self.work.attack.step(query, state), k=state.k + 1)
+            try:
+                state = replace(self.work.attack.step(query, state), k=state.k + 1)
+            except torch.OutOfMemoryError:
+                rows, state = self._halved(rows, state)
+                continue
             leave = self._judge(rows)
             ended = state.k >= self.work.attack.steps
             ended = (ended if state.done is None else ended | state.done) & ~leave
-            if bool((leave | ended).any()):
+            if self._grow() or bool((leave | ended).any()):
                 at = ended.nonzero().squeeze(1)
                 self._finish(take(rows, at), state.x[at])
                 if self.work.cancels:
@@ -269,9 +311,36 @@ class Pool:
             fooled, correct = int(self.ledger.fooled.sum()), int(self.ledger.correct.sum())
             self.progress(Progress(self.work.attack.name, self.at - running, total, fooled, correct))
 
+    # --- memory -----------------------------------------------------------------------------------
+
+    def _grow(self) -> bool:
+        """Once it has been measured what a look needs, let as many rows in as memory has room for."""
+        if self.batch == self.most or not self.oracle.row_bytes:
+            return False
+        fits = memory.fits(self.oracle.row_bytes, self.device)
+        if fits < self.most:
+            self.ledger.notes.append(f"Memory has room for {fits} rows at a time, where {self.most} were wanted.")
+            self.most = fits
+        grown, self.batch = self.batch < self.most, self.most
+        return grown
+
+    def _halved(self, rows: Trials, state: State) -> tuple[Trials, State]:
+        """Half of the rows, after a pass for which memory did not suffice; the others wait."""
+        if len(rows) == 1:
+            raise ModelError("Memory does not suffice for a gradient of one image with this model.")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.most = self.batch = (len(rows) + 1) // 2
+        self.ledger.notes.append(f"Memory ran out with {len(rows)} rows in work; went on with {self.batch} at a time.")
+        kept, others = torch.arange(len(rows)).split(self.batch)
+        self.parked.append((take(rows, others), take(state, others)))
+        return take(rows, kept), take(state, kept)
+
     # --- rows in ---------------------------------------------------------------------------------
 
     def _refill(self, rows: Trials | None, state: State | None) -> tuple[Trials | None, State | None]:
+        if not (rows is not None and len(rows)) and self.parked:
+            return self.parked.pop()
         new = self._next(self.batch - (len(rows) if rows is not None else 0))
         if new is not None:
             begun = self.work.attack.init(self.work.query(new, self.oracle, self.sightings.append), new.x)
@@ -310,6 +379,8 @@ class Pool:
             if bool(rows.fresh.any()) and seen.row is None:
                 leave |= self._screen(rows, seen)
                 rows.fresh.fill_(False)
+            if not bool(seen.fooled.any()):
+                continue
             point = (seen.fooled & ~(leave if seen.row is None else leave[seen.row])).nonzero().squeeze(1)
             row = point if seen.row is None else seen.row[point]
             if not self.work.attack.minimal:  # of a trial that has succeeded no further point is asked for but its end
@@ -328,7 +399,7 @@ class Pool:
         wrong = seen.logits[new].argmax(1) != fresh.label
         if self.oracle.random:
             wrong = self.oracle.confirm(fresh.x, Goal(fresh.label), fresh.example)
-        self.ledger.screen(fresh.example, ~wrong)
+        self.ledger.screen(fresh.example, seen.logits[new], ~wrong)
         return torch.zeros_like(rows.fresh).index_copy(0, new, wrong)
 
     def _accept(self, rows: Trials, z: Tensor, by_victim: bool) -> Tensor:
@@ -343,7 +414,7 @@ class Pool:
             some = take(rows, at)
             good[at] = self.oracle.confirm(z[at], self.work.goal(some), some.example)
         if bool(good.any()):
-            self.ledger.offer(take(rows, good.nonzero().squeeze(1)), z[good], minimal)
+            self._offer(take(rows, good.nonzero().squeeze(1)), z[good])
         return good
 
     def _inside(self, rows: Trials, z: Tensor, asked: Tensor) -> Tensor:
@@ -370,4 +441,8 @@ class Pool:
             self.ledger.end(take(rows, (~(fooled & good)).nonzero().squeeze(1)), z[~(fooled & good)])
             if bool((fooled & good).any()):
                 index = (fooled & good).nonzero().squeeze(1)
-                self.ledger.offer(take(rows, index), z[index], self.work.attack.minimal, final=True)
+                self._offer(take(rows, index), z[index], final=True)
+
+    def _offer(self, rows: Trials, z: Tensor, final: bool = False) -> None:
+        spent = self.oracle.forward[rows.example] + self.oracle.backward[rows.example]
+        self.ledger.offer(rows, z, spent, self.work.attack.minimal, final)

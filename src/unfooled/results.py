@@ -118,6 +118,38 @@ class Cost(Record, frozen=True):
     seconds: float
 
 
+class AttackCost(Record, frozen=True):
+    """What one attack of a protocol did: how many images it was tried on and fooled, its passes and its time."""
+
+    attack: str
+    examples: int
+    fooled: int
+    forward: int
+    backward: int
+    seconds: float
+
+
+class Bracket(Record, frozen=True):
+    """Robust accuracy: from above by attacks, from below by certificates (none yet: None)."""
+
+    attacked: Estimate
+    certified: Estimate | None = None
+
+
+class Example(Record, frozen=True):
+    """What became of one example.
+
+    fooled_by:  the attack that fooled the model on it; None where the model was wrong anyway or held.
+    distance:   the size of that attack's change; 0 where the model was wrong anyway; None where it held.
+    """
+
+    index: int
+    label: int
+    clean_prediction: int
+    fooled_by: str | None = None
+    distance: float | None = None
+
+
 class Environment(Record, frozen=True):
     """Where and with what it was made."""
 
@@ -131,10 +163,16 @@ class Environment(Record, frozen=True):
 class Evaluation(Record, frozen=True):
     """A whole study.
 
-    kind:      "demo", "seed-study", "sweep" or "attack".
+    kind:      "demo", "seed-study", "sweep", "attack" or "evaluation".
     verdict:   the sentences to read first.
     settings:  what it was made from, in order: data, models, threats, attacks, seed …
     command:   the command line that makes it again.
+
+    An evaluation of a model has these too:
+
+    clean_accuracy, robust_accuracy:  with their intervals.
+    attacks:   what each attack of the protocol did.
+    examples:  one for each image, in the order given.
     """
 
     kind: str
@@ -149,6 +187,10 @@ class Evaluation(Record, frozen=True):
     galleries: list[Gallery] = []
     cost: list[Cost] = []
     notes: list[str] = []
+    clean_accuracy: Estimate | None = None
+    robust_accuracy: Bracket | None = None
+    attacks: list[AttackCost] = []
+    examples: list[Example] = []
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:

@@ -38,14 +38,18 @@ def by_hand(name, z, y, t=None):
         error = sum((q - (c == wanted)) ** 2 for c, q in enumerate(p)) / len(p)
         return error if t is None else -error
     others = max(v for c, v in enumerate(z) if c != wanted)
+    if name == "probability_margin":
+        others = max(v for c, v in enumerate(p) if c != wanted)
+        return others - p[y] if t is None else p[t] - others
     if name == "margin" or len(z) < 4:
         return others - z[y] if t is None else z[t] - others
     if t is None:
-        return -(z[y] - others) / (order[0] - order[2])
+        third = order[3] if z[y] == order[2] else order[2]
+        return -(z[y] - others) / (order[0] - third)
     return -(z[y] - z[t]) / (order[0] - (order[2] + order[3]) / 2)
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "mse", "margin", "dlr"])
+@pytest.mark.parametrize("name", ["cross_entropy", "mse", "margin", "probability_margin", "dlr"])
 @pytest.mark.parametrize("classes", [2, 3, 4, 5, 10])
 @pytest.mark.parametrize("targeted", [False, True])
 def test_each_loss_is_its_formula(name, classes, targeted):

@@ -6,11 +6,41 @@ from .. import text
 from ..errors import ParameterError, unknown
 from .apgd import APGD, APGDL1
 from .base import Attack, Cascade, Escalate, Plan, Restarts, Stage, State, Targeted
+from .cw import CarliniWagner
+from .ddn import DDN
+from .deepfool import DeepFool, SuperDeepFool
+from .fab import FAB
+from .fmn import FMN
+from .hopskipjump import HopSkipJump
 from .md import MD
 from .mifgsm import MIFGSM
+from .pdpgd import PDPGD
 from .pgd import BIM, FGSM, PGD
+from .sigma_zero import SigmaZero
+from .square import Square
 
-ATTACKS: dict[str, type[Attack]] = {kind.name: kind for kind in (FGSM, BIM, PGD, MIFGSM, MD, APGD, APGDL1)}
+ATTACKS: dict[str, type[Attack]] = {
+    kind.name: kind
+    for kind in (
+        FGSM,
+        BIM,
+        PGD,
+        MIFGSM,
+        MD,
+        APGD,
+        APGDL1,
+        DeepFool,
+        SuperDeepFool,
+        DDN,
+        FMN,
+        FAB,
+        CarliniWagner,
+        PDPGD,
+        SigmaZero,
+        Square,
+        HopSkipJump,
+    )
+}
 PLANS = ("restarts", "targeted", "cascade", "escalate")
 
 
@@ -48,17 +78,27 @@ __all__ = [
     "APGDL1",
     "ATTACKS",
     "BIM",
+    "DDN",
+    "FAB",
     "FGSM",
+    "FMN",
     "MD",
     "MIFGSM",
+    "PDPGD",
     "PGD",
     "Attack",
+    "CarliniWagner",
     "Cascade",
+    "DeepFool",
     "Escalate",
+    "HopSkipJump",
     "Plan",
     "Restarts",
+    "SigmaZero",
+    "Square",
     "Stage",
     "State",
+    "SuperDeepFool",
     "Targeted",
     "parse",
 ]

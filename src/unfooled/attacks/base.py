@@ -69,6 +69,12 @@ class Stage:
         """How many trials each example has."""
         return self.restarts * max(1, self.targets)
 
+    def __str__(self) -> str:
+        plan: Plan = self.attack
+        if self.targets:
+            plan = Targeted(plan, self.targets, self.order)
+        return str(plan if self.restarts == 1 else Restarts(plan, self.restarts))
+
 
 class Attack(Plan):
     """An attack; as a plan, one trial of itself.

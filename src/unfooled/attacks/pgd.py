@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from ..errors import must_be
@@ -24,7 +25,7 @@ def ascend(q: GradientQuery, x: Tensor, loss: str, share: float) -> Tensor:
     """One step from x, `share` of eps long, and back into the set."""
     length = share * q.threat.eps
     direction = q.threat.steepest(q.look(x, loss).gradient, x, length)
-    return q.threat.project(x + length * direction, q.x)
+    return q.threat.project(torch.add(x, direction, alpha=length), q.x)
 
 
 def check_share(owner: str, got: object) -> None:
@@ -37,9 +38,14 @@ def check_share(owner: str, got: object) -> None:
 class FGSM(Attack):
     """Fast gradient sign method: one step of length eps from the image. Goodfellow et al. 2015, arXiv:1412.6572.
 
-    x_adv = x + eps · sign(∇x J(θ, x, y)) for Linf; the steepest step of the same size for L2, L1 and L0.
+    Every pixel moves by eps, up or down, whichever raises the loss; for L2, L1 and L0 it is the steepest step of size
+    eps in that norm.
 
-    loss:  the loss J by name.
+        x_adv = x + eps · sign(∇x J(θ, x, y))
+
+    loss:  the loss J by name. cross_entropy: their section 4.
+
+    Fails: wherever the loss bends within eps. It is a lesson and a lower bar, not a measure of robustness.
     """
 
     loss: str = "cross_entropy"
@@ -65,9 +71,15 @@ class FGSM(Attack):
 class BIM(Attack):
     """Basic iterative method: FGSM in small steps. Kurakin et al. 2017, arXiv:1607.02533, section 2.2.
 
+    Each step begins where the last one ended, so the attack follows the loss as it bends; P projects on the set.
+
+        x ← P(x + α · sign(∇x J(θ, x, y)))
+
     steps:      looks. 10: their min(255·eps + 4, 1.25·255·eps) at the common eps of 8/255.
     step_size:  as a fraction of eps. Their step is 1/255, an eighth of that eps.
-    loss:       the loss by name.
+    loss:       the loss by name. cross_entropy: their section 2.2.
+
+    Fails: it always begins at the image, where a model may have been flattened on purpose; PGD begins elsewhere.
     """
 
     steps: int = 10
@@ -94,11 +106,18 @@ class BIM(Attack):
 
 @dataclass(frozen=True)
 class PGD(Attack):
-    """Projected gradient descent from a random point of the set. Madry et al. 2018, arXiv:1706.06083, section 2.1.
+    """Projected gradient descent: many small ascents from a random point of the set. Madry et al. 2018,
+    arXiv:1706.06083, section 2.1.
+
+    The workhorse. P projects on the set; the step is the steepest one of its size in the threat's norm.
+
+        x ← P(x + α · argmax over d of size ≤ 1 of <∇x J(θ, x, y), d>)
 
     steps:      looks. 40, as in their MNIST evaluation (section 5).
     step_size:  as a fraction of eps. Their 0.01 at eps 0.3 is 1/30.
-    loss:       the loss by name.
+    loss:       the loss by name. cross_entropy: their section 2.1.
+
+    Fails: its step is fixed: too long a step circles the optimum, too short a one does not arrive; APGD finds its own.
     """
 
     steps: int = 40

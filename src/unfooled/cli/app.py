@@ -9,6 +9,7 @@ import typer
 from .._version import __version__
 from .attack import attack
 from .demo import demo
+from .evaluate import evaluate
 from .listing import list_
 from .report import report
 from .sweep import sweep
@@ -41,6 +42,7 @@ def top(
 
 
 app.command()(demo)
+app.command()(evaluate)
 app.command()(attack)
 app.command()(sweep)
 app.command()(train)

@@ -1,4 +1,4 @@
-"""A faster copy of a model's weights for gradients: channels-last, where a quick measurement says that it is faster."""
+"""Faster forms of a model for gradients: channels-last where a quick measurement says so, compiled, in mixed precision."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch.func import functional_call
 from ..errors import must_be
 from .classifier import Classifier, logits_of
 
+Forward = Callable[[Tensor], object]
 LONG = 50_000  # looks
 _LAYOUTS = ("auto", "same", "channels-last")
 _measured: dict[tuple[object, ...], bool] = {}  # so that two runs in a process choose alike
@@ -27,34 +28,62 @@ class Compute:
 
     layout:  "same" as the model; "channels-last"; or "auto": whichever is faster, measured once for a model's
              architecture and batch shape where a run is long enough to gain from it.
+    compile:   let `torch.compile` make the surrogate. It takes its time at first, and pays on accelerators.
+    autocast:  compute gradients in bfloat16 where torch holds that safe.
     """
 
     layout: Literal["auto", "same", "channels-last"] = "auto"
+    compile: bool = False
+    autocast: bool = False
 
     def __post_init__(self) -> None:
         if self.layout not in _LAYOUTS:
             raise must_be("Compute", "layout", f"one of {', '.join(map(repr, _LAYOUTS))}", self.layout)
+        for name in ("compile", "autocast"):
+            if not isinstance(getattr(self, name), bool):
+                raise must_be("Compute", name, "true or false", getattr(self, name))
 
 
-def channels_last_twin(victim: Classifier, images: Tensor, compute: Compute, looks: int) -> Classifier | None:
-    """A classifier with the victim's weights in channels-last layout, or None where that gains nothing.
+def fast_twin(victim: Classifier, images: Tensor, compute: Compute, looks: int) -> Classifier | None:
+    """The victim's weights in the form that `compute` asks for, to take gradients from; None: the victim as it is.
 
     looks:  how many looks the run will take; "auto" measures only where they are enough to pay for it, 16 batches.
     """
+    forward = _channels_last(victim, images, compute, looks)
+    if forward is None and not (compute.compile or compute.autocast):
+        return None
+    forward = forward or victim.model
+    if compute.compile:
+        forward = torch.compile(forward)
+    if compute.autocast:
+        forward = _autocast(forward, (victim.device or images.device).type)
+    twin = Classifier(forward)
+    twin.dtype, twin.device, twin.generators = victim.dtype, victim.device, victim.generators
+    return twin
+
+
+def _channels_last(victim: Classifier, images: Tensor, compute: Compute, looks: int) -> Forward | None:
+    """The module with channels-last weights, or None where that is not asked for or gains nothing."""
     module = victim.module
     if module is None or isinstance(module, torch.jit.ScriptModule) or images.dim() != 4:
         return None
     weights = {n: p for n, p in module.named_parameters() if p.dim() == 4}
     if not weights or compute.layout == "same" or victim.dtype != torch.float32:
         return None
-    twin = Classifier(_twin(module, weights))
-    twin.dtype, twin.device = victim.dtype, victim.device
     if compute.layout == "channels-last" or (looks >= LONG and _is_faster(module, images)):
-        return twin
+        return _twin(module, weights)
     return None
 
 
-def _twin(module: nn.Module, weights: Mapping[str, Tensor]) -> Callable[[Tensor], object]:
+def _autocast(forward: Forward, device: str) -> Forward:
+    def reduced(images: Tensor) -> object:
+        with torch.autocast(device, torch.bfloat16):
+            return forward(images)
+
+    return reduced
+
+
+def _twin(module: nn.Module, weights: Mapping[str, Tensor]) -> Forward:
     changed = {n: p.detach().to(memory_format=torch.channels_last) for n, p in weights.items()}
 
     def forward(images: Tensor) -> object:
@@ -75,7 +104,7 @@ def _is_faster(module: nn.Module, images: Tensor) -> bool:
             for hooks in (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks):
                 hooks.clear()
         twin = _twin(trial, {n: p for n, p in trial.named_parameters() if p.dim() == 4})
-        forwards: tuple[Callable[[Tensor], object], ...] = (trial, twin)
+        forwards: tuple[Forward, ...] = (trial, twin)
         times: tuple[list[float], list[float]] = ([], [])
         for turn in range(8):
             for forward, log in zip(forwards, times, strict=True):

@@ -2,52 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from .._version import __version__
 from ..evaluation import judge
-from ..results import Cost, Environment, Picture
+from ..results import Cost, Picture
 from ..threats import Threat
 
 Say = Callable[[str, float], None]
 """Called with what is being done and the share of the whole that is done."""
-
-
-def environment() -> Environment:
-    """This machine and these versions."""
-    return Environment(
-        unfooled=__version__,
-        python=platform.python_version(),
-        torch=str(torch.__version__),
-        machine=f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
-        threads=torch.get_num_threads(),
-    )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown processor"
-
-
-def now() -> str:
-    """The time, in UTC to the second."""
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def command_line() -> str:

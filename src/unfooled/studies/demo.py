@@ -6,11 +6,12 @@ from torch import Tensor, nn
 
 from .. import data, models
 from ..attacks import PGD
+from ..environment import environment, now
 from ..evaluation import Sweep, sweep
 from ..results import Evaluation, Gallery, Table, percent
 from ..threats import Linf
 from .both_ways import SEED, Series, gap_sentence, panels, table
-from .common import Album, Clock, Say, command_line, environment, now
+from .common import Album, Clock, Say, command_line
 from .seed import EPSILONS, SHOWN_AT, eps_panel, eps_table, measure_all, triptych
 
 SIGMAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.8, 2.2)

@@ -19,12 +19,13 @@ from .._version import __version__
 from ..attacks.base import Plan
 from ..data import Dataset
 from ..engine import Result, attack
+from ..environment import environment, now
 from ..evaluation import judge
 from ..pool import Progress
 from ..results import Cost, Evaluation, Gallery, Table, percent, share
 from ..store import COLUMNS, Row, RunFolder
 from ..threats import Threat
-from .common import Album, command_line, environment, now
+from .common import Album, command_line
 
 SHARD = 512  # examples; the unit of evidence and of going on after an interruption
 

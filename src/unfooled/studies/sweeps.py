@@ -9,12 +9,13 @@ from torch import nn
 from .. import defenses
 from ..attacks.base import Attack, Plan
 from ..data import Dataset
+from ..environment import environment, now
 from ..errors import ParameterError
 from ..evaluation import sweep
 from ..results import Curve, Evaluation, Panel, Table, percent
 from ..threats import Threat
 from .both_ways import STRONGER, Attacker, blind_points, gap_sentence, over_strengths, panels, table
-from .common import Album, Clock, Say, command_line, environment, now
+from .common import Album, Clock, Say, command_line
 
 
 def over_eps(
