@@ -97,3 +97,14 @@ def test_the_trace_holds_every_improvement_of_a_minimum_norm_attack():
     for soon, later in itertools.pairwise(earlier):
         assert bool((later <= soon).all())
     assert bool((result.trace.passes <= (result.forward + result.backward)[result.trace.example]).all())
+
+
+def test_a_budget_knows_what_a_step_towards_one_class_costs():
+    """FAB-T takes a look for each step, FAB a backward pass for each class."""
+    p = problem((8,), dtype=F64)
+    threat = p.threat(Linf, 1e-6)
+    aimed = attack(p.model, p.x, p.y, threat, "targeted:k=3,order=logits(fab:steps=20)", budget=124)
+    assert bool((aimed.forward[p.correct] == 64).all())  # the image, and three times 20 steps and an end
+    assert bool((aimed.forward + aimed.backward <= 124).all())
+    free = attack(p.model, p.x, p.y, threat, "fab:steps=20", budget=124)
+    assert bool((free.forward + free.backward <= 124).all())

@@ -184,7 +184,7 @@ def test_parameters_have_one_form_of_error(make, words):
 @pytest.mark.parametrize(
     ("read", "nearest"),
     [
-        (lambda: parse("pdg"), "pgd"),
+        (lambda: parse("pgdd"), "pgd"),
         (lambda: parse("fgms:loss=mse"), "fgsm"),
         (lambda: parse("restart(pgd)"), "restarts"),
         (lambda: parse("cascade(fgsm;bmi)"), "bim"),

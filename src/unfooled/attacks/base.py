@@ -99,6 +99,11 @@ class Attack(Plan):
         """Forward and backward passes that a step takes at most."""
         return 2 if self.access == Access.GRADIENT else 1
 
+    @property
+    def aimed_passes(self) -> int:
+        """The same in a trial that has one class to aim at."""
+        return self.passes
+
     @abstractmethod
     def init(self, q: Any, x: Tensor) -> State:
         """The state to start rows from; `x` (B, *shape) are their images. Makes no pass."""

@@ -32,7 +32,8 @@ def deal(stages: Sequence[Stage], budget: int | None, oracle: Oracle, logits: Te
             order = oracle.draws * (1 + min(logits.shape[1], MOST + 1))
         left -= order
         draws = oracle.draws if stage.attack.access == Access.GRADIENT else 1
-        look = stage.attack.passes * draws + (not oracle.faithful)
+        passes = stage.attack.aimed_passes if stage.targets else stage.attack.passes
+        look = passes * draws + (not oracle.faithful)
         if stage.trials * (stage.attack.steps * look + 1) <= left:
             dealt.append(stage)
             left -= stage.trials * (stage.attack.steps * look + 1)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import must_be
 from ..goals import pick
+from ..losses import margin
 from ..oracle import Access, GradientQuery, Sighting
 from ..threats import L2, Linf, Threat
 from .base import Attack, State, check_count, rows
@@ -36,6 +37,7 @@ class Boundary:
     lack:    (B,) how much the margin lacks there; below 0 behind the boundary.
     w:       (B, *shape) the margin's gradient at the row's point.
     fooled:  (B,) whether the row's point reaches the goal.
+    short:   (B,) how much the true margin lacks at the row's point, whatever class is aimed at.
     order:   (B, K) the classes compared, `UNKNOWN` where the model has fewer.
     """
 
@@ -43,6 +45,7 @@ class Boundary:
     lack: Tensor
     w: Tensor
     fooled: Tensor
+    short: Tensor
     order: Tensor
 
 
@@ -117,7 +120,7 @@ def _margin(q: GradientQuery, s: DeepFoolState, beta: float) -> Boundary:
         order = torch.where(order[:, :1] == UNKNOWN, fresh, order)
     x = _shrunk(q, s.x, seen.fooled, beta)
     lack = q.goal.confidence - seen.loss + (seen.gradient * (s.x - x)).flatten(1).sum(1)
-    return Boundary(x, lack, seen.gradient, seen.fooled, order)
+    return Boundary(x, lack, seen.gradient, seen.fooled, shortfall(q, seen.logits), order)
 
 
 def _jacobian(q: GradientQuery, s: DeepFoolState, beta: float) -> Boundary:
@@ -132,7 +135,12 @@ def _jacobian(q: GradientQuery, s: DeepFoolState, beta: float) -> Boundary:
     dual = q.threat.dual(w.flatten(0, 1)).view_as(lack)
     nearest = torch.where(dual > 0, lack.abs() / dual, torch.inf).argmin(1)
     row = torch.arange(len(w), device=w.device)
-    return Boundary(x, lack[row, nearest], w[row, nearest], fooled, s.order)
+    return Boundary(x, lack[row, nearest], w[row, nearest], fooled, shortfall(q, logits), s.order)
+
+
+def shortfall(q: GradientQuery, logits: Tensor) -> Tensor:
+    """How much the margin of logits (B, C) lacks to reach the goal, by any class that does."""
+    return q.goal.confidence - margin(logits, replace(q.goal, aim=None))
 
 
 def _shrunk(q: GradientQuery, x: Tensor, fooled: Tensor, beta: float) -> Tensor:
