@@ -467,3 +467,17 @@ def test_a_row_that_ran_out_of_eps_ends_at_the_nearest_point_that_fools(kind):
 def test_options_are_checked(bad):
     with pytest.raises(ParameterError, match=next(iter(bad))):
         HopSkipJump(**bad)
+
+
+def test_directions_are_never_shorter_than_the_numbers_can_tell():
+    """At d = 150,528 and values near 255, float32 would round δ = reach / d away; a reach of 0 divides nothing."""
+    x = 200 + 50 * draws(2, 3 * 224 * 224).float()
+    q, _ = query(x, L2(1.0, bounds=(0.0, 255.0)), nn.Flatten())
+    s = replace(HopSkipJump().init(q, x), k=torch.ones(2, dtype=torch.int64), reach=torch.tensor([5.0, 0.0]))
+    near = HopSkipJump().near(q, s)
+    length = (near - x).norm(dim=1) / HopSkipJump().spread(q, s)
+    assert float((length - 1).abs().max()) < 0.05
+    far = replace(s, reach=torch.tensor([1e9, 1e9]))
+    torch.testing.assert_close(HopSkipJump().spread(q, far), torch.full((2,), 1e9 / x[0].numel()))
+    black = replace(s, anchor=torch.zeros_like(x), reach=torch.zeros(2))
+    assert bool((HopSkipJump().spread(q, black) > 0).all())

@@ -51,9 +51,9 @@ CASES = {
     "apgd-t-linf": Case(4, ("pyautoattack", "adv-lib"), random=True),
     "apgd-t-l2": Case(4, ("pyautoattack",), random=True),
     "apgd-t-l1": Case(4, ("pyautoattack",), random=True),
-    "fab-linf": Case(20, ("pyautoattack",), images=16),
-    "fab-l2": Case(20, ("pyautoattack",), images=16),
-    "fab-l1": Case(20, ("pyautoattack",), images=16),
+    "fab-linf": Case(20, ("pyautoattack",), images=12),
+    "fab-l2": Case(20, ("pyautoattack",), images=12),
+    "fab-l1": Case(20, ("pyautoattack",), images=12),
     "fab-t-linf": Case(3, ("pyautoattack",)),
     "fab-t-l2": Case(3, ("pyautoattack",)),
     "fab-t-l1": Case(3, ("pyautoattack",), images=16),
@@ -62,7 +62,7 @@ CASES = {
     "deepfool-linf": Case(10, ("adv-lib",)),
     "deepfool-l2": Case(10, ("adv-lib",)),
     "superdeepfool-l2": Case(30, ("adv-lib",), images=16),  # adv-lib's ends by itself: 30 forward passes at most
-    "cw-l2": Case(180, ("foolbox",), images=16),  # in so few steps adv-lib's search for its constant finds nothing
+    "cw-l2": Case(120, ("foolbox",), images=16),  # in so few steps adv-lib's search for its constant finds nothing
     "ddn-l2": Case(100, ("adv-lib",), images=16),
     "fmn-linf": Case(60, ("adv-lib",)),
     "fmn-l2": Case(30, ("adv-lib", "foolbox")),
@@ -70,8 +70,8 @@ CASES = {
     "fmn-l0": Case(30, ("adv-lib", "foolbox")),
     "sigma-zero-l0": Case(40, ("adv-lib",)),
     "pdpgd-l1": Case(40, ("adv-lib",)),
-    "hopskipjump-linf": Case(200, ("foolbox",), random=True, images=8),
-    "hopskipjump-l2": Case(200, ("foolbox",), random=True, images=8),
+    "hopskipjump-linf": Case(200, ("foolbox",), random=True, images=6),
+    "hopskipjump-l2": Case(200, ("foolbox",), random=True, images=6),
 }
 
 # Attacks that no peer has, or none that can be compared. An attack that is registered is here or in CASES.
