@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import unfooled as uf
+from unfooled.environment import environment
 from unfooled.threats import THREATS, Threat
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -188,17 +188,9 @@ def counted(model: nn.Module) -> Iterator[Passes]:
 
 def machine() -> str:
     """The machine and the settings that timings depend on, in words."""
-    cpu = next((r.split(":")[1].strip() for r in _cpuinfo() if r.startswith("model name")), platform.machine())
+    here = environment()
     bound = "bound" if os.environ.get("OMP_PROC_BIND") else "not bound"
-    return (
-        f"{cpu}, {torch.get_num_threads()} threads ({bound}), {platform.system()} {platform.machine()}, "
-        f"torch {torch.__version__}, Python {platform.python_version()}"
-    )
-
-
-def _cpuinfo() -> list[str]:
-    file = Path("/proc/cpuinfo")
-    return file.read_text().splitlines() if file.exists() else []
+    return f"{here.machine}, {here.threads} threads ({bound}), torch {here.torch}, Python {here.python}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

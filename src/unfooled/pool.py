@@ -424,8 +424,13 @@ class Pool:
         return asked & inside
 
     def _finish(self, rows: Trials, z: Tensor) -> None:
-        """Rows at their end wait until they fill a batch for one confirming pass of the victim."""
+        """Rows at their end wait until they fill a batch for one confirming pass of the victim.
+
+        A minimum-norm attack may end outside the set: then at the set's nearest point.
+        """
         if len(rows):
+            if self.work.attack.minimal:
+                z = self.work.threat.project(z, rows.x)
             self.waiting.append((rows, z))
         if sum(len(r) for r, _ in self.waiting) >= self.batch:
             self._flush()
