@@ -15,7 +15,7 @@ from ..oracle import Access, GradientQuery
 from ..threats import L2, Threat
 from .apgd import kicked
 from .base import Attack, State, check_count
-from .schedules import cosine
+from .schedules import breadth, cosine
 
 FAR = 100.0  # times the radius: from out there the projection lands on the sphere, as far as the box lets it
 
@@ -42,7 +42,7 @@ class DDN(Attack):
 
     steps:   looks per trial. 100: their table 1 has 100, 300 and 1,000.
     gamma:   the share by which the radius changes at first. 0.05: their section 3.
-    radius:  the first radius. 1.0: their section 3, for pixels in [0, 1].
+    radius:  the first radius, in widths of the box. 1.0: their section 3, for pixels in [0, 1].
     loss:    the loss J by name. cross_entropy: their Algorithm 1.
 
     Fails: where gradients are masked. It follows one direction from one start; Targeted(DDN(), 4) finds smaller changes
@@ -69,7 +69,7 @@ class DDN(Attack):
 
     def init(self, q: GradientQuery, x: Tensor) -> DDNState:
         """From the image."""
-        return DDNState(x=x, radius=x.new_full((len(x),), self.radius), best=x.new_full((len(x),), torch.inf))
+        return DDNState(x=x, radius=self.radius * breadth(q), best=x.new_full((len(x),), torch.inf))
 
     def step(self, q: GradientQuery, s: DDNState) -> DDNState:
         """The formula."""

@@ -77,7 +77,9 @@ class FMN(Attack):
         size = q.threat.size(s.x - q.x)
         best = torch.where(seen.fooled, torch.minimum(size, s.best), s.best)
         found = s.found | seen.fooled
-        gradient = kicked(q, seen.gradient, s.k)
+        low, high = q.threat.box(q.x)
+        free = torch.where(low < high, seen.gradient.flatten(1), 0)  # a slope where nothing may change leads nowhere
+        gradient = kicked(q, free.view_as(s.x), s.k)
         gamma = cosine(self.gamma, 0.001, s.k, self.steps, size.dtype)
         if isinstance(q.threat, L0):  # components are counted
             radius = self._count(s.radius, best, seen.fooled, gamma)

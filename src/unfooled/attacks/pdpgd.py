@@ -17,7 +17,7 @@ from ..norms import clip
 from ..oracle import Access, GradientQuery
 from ..threats import L1, L2, Linf, Threat
 from .base import Attack, State, check_count, rows
-from .schedules import adam
+from .schedules import adam, breadth
 
 LIMIT = -math.log(1e-6)  # of the dual variable, either way
 EMA = 0.9  # of the weight that the dual variable gives to the loss
@@ -85,8 +85,8 @@ class PDPGD(Attack):
         """The formula."""
         seen = q.look(s.x, soft)
         k, n = s.k.to(s.x.dtype), self.steps
-        scale = self._scale(q)
-        mean, square, step, divisor = adam(-seen.gradient, s.mean, s.square, s.k)
+        scale = breadth(q)
+        mean, square, step, divisor = adam(-seen.gradient * rows(scale, s.x), s.mean, s.square, s.k)
         rate = self.rate * 0.01 ** (k / n).clamp(max=1) * scale
         r = self._boxed(q, s.x - q.x - rows(rate, s.x) * step)
         largest = divisor.flatten(1).amax(1)
@@ -100,13 +100,6 @@ class PDPGD(Attack):
         dual = dual.clamp(-LIMIT, LIMIT)
         weight_of_loss = EMA * s.weight + (1 - EMA) * dual.sigmoid()
         return replace(s, x=q.x + delta, mean=mean, square=square, dual=dual, weight=weight_of_loss)
-
-    @staticmethod
-    def _scale(q: GradientQuery) -> Tensor:
-        """The box's width, one for each row; 1 where it is infinite."""
-        low, high = q.threat.box(q.x)
-        width = (high - low).expand_as(q.x.flatten(1)).amax(1)
-        return torch.where(width.isfinite(), width, 1)
 
     @staticmethod
     def _boxed(q: GradientQuery, delta: Tensor) -> Tensor:
