@@ -22,7 +22,6 @@ from .deepfool import (
     rounding,
     shortfall,
     unless_stuck,
-    waiting,
 )
 
 FINAL = 3  # looks of the final search: their section 3.3
@@ -111,7 +110,7 @@ class FAB(Attack):
         return either(q, final, self._search, self._walk, s)
 
     def _walk(self, q: GradientQuery, s: FABState) -> FABState:
-        """The formula. The first look of several classes only shows which there are, unless it is the only one."""
+        """The formula."""
         near = boundary(q, s, self.beta)
         size, dual = q.threat.size(s.x - q.x), q.threat.dual(near.w)
         better = near.fooled & (size < s.size)
@@ -119,7 +118,6 @@ class FAB(Attack):
         x = self._between(q, near)
         moves = near.fooled | ((dual > 0) & (x != s.x).flatten(1).any(1))
         x = unless_stuck(q, s, moves, x)
-        x = torch.where(rows(waiting(s, near) & (self.steps > 1), x), s.x, x)
         apart = (s.k == 0) & (q.restart > 0) & (dual > 0)
         if bool(apart.any()):
             half = torch.where(apart, near.lack.abs() / dual, 0) / 2
