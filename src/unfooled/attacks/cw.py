@@ -131,8 +131,8 @@ class CarliniWagner(Attack):
         lack = torch.where(seen.fooled, 0, q.goal.confidence - seen.loss)
         objective = change.flatten(1).square().sum(1) + s.c * lack
         slope, blank = seen.gradient, (q.threat.dual(seen.gradient) == 0) & ~seen.fooled
-        if bool(blank.any()):  # nothing to go by: any direction is better than none
-            slope = torch.where(rows(blank, slope), q.normal(s.k), slope)
+        if bool(blank.any()):  # nothing to go by: any direction is better than none, another in each search step
+            slope = torch.where(rows(blank, slope), q.normal(s.searched), slope)
         gradient = (2 * change / rows(span, s.x) - rows(torch.where(seen.fooled, 0, s.c), s.x) * slope) * width
         mean = DECAY * s.mean + (1 - DECAY) * gradient
         square = SQUARE_DECAY * s.square + (1 - SQUARE_DECAY) * gradient.square()

@@ -171,9 +171,12 @@ def unless_stuck(q: GradientQuery, s: State, moves: Tensor, z: Tensor) -> Tensor
 
 
 def astray(q: GradientQuery, s: State, share: float = 0.01) -> Tensor:
-    """A random point near x, a share of the box's size away at most: for rows whose gradient leads nowhere."""
-    radius = share * q.threat.size(widths(q))
-    return q.threat.sample(s.x, lambda: q.uniform(s.k), lambda: q.normal(s.k), radius)
+    """A random point near x, a share of the box's size away at most: for rows whose gradient leads nowhere.
+
+    Ten steps go the same way: that leaves a plateau sooner than ten that take back each other's way.
+    """
+    radius, turn = share * q.threat.size(widths(q)), s.k // 10
+    return q.threat.sample(s.x, lambda: q.uniform(turn), lambda: q.normal(turn), radius)
 
 
 def widths(q: GradientQuery) -> Tensor:
