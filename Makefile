@@ -9,8 +9,9 @@ export OMP_PROC_BIND ?= true
 demo: $(VENV)/.runtime
 	$(BIN)/unfooled demo --out demo
 
+# One process for each core, of one thread: bound threads would share a core.
 test: $(VENV)/.dev $(VENV)/.peers
-	$(BIN)/python -m pytest
+	OMP_PROC_BIND=false $(BIN)/python -m pytest -n auto --dist worksteal
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

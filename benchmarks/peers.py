@@ -519,6 +519,7 @@ PEERS: dict[str, dict[str, Peer]] = {
     "fab-t-l1": _fab("l1", targeted=True),
     "square-linf": _square("linf"),
     "square-l2": _square("l2"),
+    "square-l1": _square("l1"),
     "deepfool-linf": _deepfool("linf"),
     "deepfool-l2": _deepfool("l2"),
     "superdeepfool-l2": {

@@ -6,7 +6,8 @@ import hypothesis
 import pytest
 import torch
 
-torch.set_num_threads(os.cpu_count() or 1)
+workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 hypothesis.settings.register_profile("here", deadline=None, derandomize=True, max_examples=40, database=None)
 hypothesis.settings.load_profile("here")
 

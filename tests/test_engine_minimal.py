@@ -1,5 +1,6 @@
 """The engine's minimum-norm half, with an attack written as a user would write one (and as the design shows it)."""
 
+import copy
 import math
 from dataclasses import dataclass, replace
 
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 import unfooled as uf
+from helpers import problem
 from unfooled.attacks import Attack, State
 from unfooled.norms import column
 from unfooled.oracle import Access
@@ -109,3 +111,17 @@ def test_a_surrogate_may_be_fooled_before_the_victim_is(task):
     assert right.sum() > 20
     assert (model(found.adversarial).argmax(1) != y)[right].all()
     assert (found.distance[right] >= best[right] - 1e-9).all()
+
+
+@pytest.mark.parametrize("method", ["fab:steps=40", "superdeepfool", "ddn", "fmn"], ids=str)
+def test_what_has_fooled_does_so_again_in_another_batch_and_precision(method):
+    """Points on the boundary itself are judged one way by one pass and another way by the next: they do not count."""
+    p = problem((1, 8, 8), dtype=torch.float32, count=64)
+    found = uf.attack(p.model, p.x, p.y, uf.L2(torch.inf), method)
+    assert bool(found.success[p.correct].all())
+    points, labels = found.adversarial[found.success], p.y[found.success]
+    with torch.no_grad():
+        one = torch.cat([p.model(z[None]) for z in points])
+        double = copy.deepcopy(p.model).double()(points.double())
+    assert bool((one.argmax(1) != labels).all())
+    assert bool((double.argmax(1) != labels).all())

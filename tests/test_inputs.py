@@ -285,7 +285,7 @@ def test_options_of_the_verb():
     refused(ParameterError, "method", method=PGD)
     refused(ParameterError, "finite eps", threat=L2(torch.inf))
     refused(ParameterError, threat="linf:-1")
-    refused(ParameterError, "Did you mean 'pgd'?", method="pdg")
+    refused(ParameterError, "Did you mean 'pgd'?", method="pgdd")
 
 
 def test_texts_are_as_good_as_objects():

@@ -188,7 +188,7 @@ def test_the_jacobian_is_the_jacobian():
     oracle = Oracle(Classifier(net), None, rows)
     x = X[:5].double()
     seen = []
-    query = GradientQuery(x, Goal(Y[:5]), uf.Linf(0.1), rows, rows, 0, oracle, rows, seen.append)
+    query = GradientQuery(x, Goal(Y[:5]), uf.Linf(0.1), rows, rows, 0 * rows, 0, oracle, rows, seen.append)
     classes = torch.tensor([[0, 2]] * 5)
     gradients, logits = query.jacobian(x, classes)
     assert torch.equal(logits, net(x))

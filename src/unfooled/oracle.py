@@ -24,6 +24,7 @@ from .models.classifier import Classifier
 from .models.generators import state_of
 from .threats import Threat
 
+Classes = Tensor | Callable[[Tensor], Tensor]
 WATCHED = 8  # passes in which the generators of numpy and Python are watched
 DRAWS = 20  # forward passes at most that decide, by majority, what a random model answers
 
@@ -158,13 +159,14 @@ class Oracle:
         logits = logits.detach()
         return Look(gradient, values.detach(), logits, goal.fooled(logits))
 
-    def jacobian(self, z: Tensor, classes: Tensor, example: Tensor) -> tuple[Tensor, Tensor]:
+    def jacobian(self, z: Tensor, classes: Classes, example: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of some of the surrogate's logits: (M, *shape), (M, K) to (M, K, *shape), and the logits (M, C)."""
         with torch.enable_grad():
             z = z.detach().requires_grad_(True)
             logits = self.run(self.surrogate, z, example)
             rows: list[Tensor] = []
-            for picked in logits.gather(1, classes).unbind(1):
+            chosen = classes if isinstance(classes, Tensor) else classes(logits.detach())
+            for picked in logits.gather(1, chosen).unbind(1):
                 rows.append(self._gradient(picked, z, retain_graph=True))
                 self.count(example, backward=True)
         gradients = torch.stack(rows, 1)
@@ -298,10 +300,11 @@ class GradientQuery(Query):
         self.seen(Sighting(z, row, look.logits, look.fooled, by_victim=self.oracle.faithful))
         return look
 
-    def jacobian(self, z: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    def jacobian(self, z: Tensor, classes: Classes) -> tuple[Tensor, Tensor]:
         """Gradients of some logits: points (B, *shape), classes (B, K) to (B, K, *shape), and the logits (B, C).
 
-        One forward pass, and one backward pass for each of the K classes; means over the draws of a random model.
+        `classes` may be a function from the logits there to the classes. One forward pass, and one backward pass for
+        each of the K classes; means over the draws of a random model.
         """
         pairs = [self.oracle.jacobian(z, classes, self.example) for _ in range(self.oracle.draws)]
         gradients, logits = pairs[0]

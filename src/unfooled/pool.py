@@ -208,8 +208,8 @@ class Work:
     def goal(self, rows: Trials) -> Goal:
         """What counts as fooled in these rows."""
         if self.aims is not None:
-            return Goal(rows.label, aim=rows.toward)
-        return Goal(rows.label, target=None if self.targets is None else rows.toward)
+            return Goal(rows.label, aim=rows.toward, firm=self.attack.minimal)
+        return Goal(rows.label, target=None if self.targets is None else rows.toward, firm=self.attack.minimal)
 
     def query(self, rows: Trials, oracle: Oracle, seen: Callable[[Sighting], None]) -> Any:
         """What the attack sees of these rows. A minimum-norm attack sees an infinite radius."""

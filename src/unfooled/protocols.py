@@ -49,8 +49,8 @@ def _standard() -> Plan:
 
 
 def _standard_l1() -> Plan:
-    """AutoAttack's for L1 but for its Square, which is not here for L1. Croce & Hein 2021, arXiv:2103.01208, section 5."""
-    return Cascade(Restarts(APGDL1(), 5), Targeted(APGDL1(loss="dlr"), 5), Targeted(FAB(), 9))
+    """AutoAttack's for L1. Croce & Hein 2021, arXiv:2103.01208, section 5."""
+    return Cascade(Restarts(APGDL1(), 5), Targeted(APGDL1(loss="dlr"), 5), Targeted(FAB(), 9), Square())
 
 
 def _gradient_free() -> Plan:
@@ -67,7 +67,7 @@ def _fast() -> Plan:
 
 
 def _fast_l1() -> Plan:
-    return Cascade(APGDL1(steps=40), Targeted(APGDL1(steps=40, loss="dlr"), 5, "malt"))
+    return Cascade(APGDL1(steps=40), Targeted(APGDL1(steps=40, loss="dlr"), 5, "malt"), _gradient_free())
 
 
 def _fast_l0() -> Plan:

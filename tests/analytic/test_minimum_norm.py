@@ -1,12 +1,14 @@
 """DDN, FMN, sigma-zero and PDPGD on linear models, whose smallest change is known."""
 
+import itertools
 import math
 
 import pytest
 import torch
+from torch import nn
 
 from helpers import Linear, own_size, problem
-from unfooled.attacks import DDN, FMN, PDPGD, SigmaZero
+from unfooled.attacks import DDN, FMN, PDPGD, Restarts, SigmaZero
 from unfooled.engine import attack
 from unfooled.errors import ParameterError
 from unfooled.threats import L0, L1, L2, Linf
@@ -119,6 +121,65 @@ def test_more_steps_are_not_worse_on_a_network(kind, make):
     right = p.correct
     assert bool(many.success[right].all())
     assert float(many.distance[right].mean()) <= float(few.distance[right].nan_to_num(posinf=99.0).mean()) + 1e-9
+
+
+class Plateau(nn.Module):
+    """No slope where the first component is within 0.1 of the middle of [0, 1]; beyond, the distance to it decides."""
+
+    def forward(self, x):
+        far = ((x[:, 0] - 0.5).abs() - 0.1).clamp(min=0)
+        return torch.stack([0.01 + 0 * far, 10 * far], 1)
+
+
+@pytest.mark.parametrize(("kind", "make"), ALL)
+def test_a_flat_spot_is_left_by_chance(kind, make):
+    x = torch.full((8, 3), 0.5, dtype=F64) + 1e-3 * torch.arange(8)[:, None]
+    found = attack(Plateau(), x, torch.zeros(8, dtype=torch.int64), kind(math.inf), make(steps=200))
+    assert int(found.success.sum()) >= 6
+
+
+@pytest.mark.parametrize(("kind", "make"), [pair for pair in ALL if pair != (L0, FMN)])
+def test_restarts_look_elsewhere(kind, make):
+    """From the same image the same point again would be a waste: restarts find other points, and the best counts.
+
+    FMN's L0 ball holds one component at first, mostly the same one: there restarts gain little.
+    """
+    p = problem((2, 4, 4), dtype=F64, count=12)
+    seen = []
+    original = make.step
+
+    def spy(self, q, s):
+        seen.extend(zip(q.restart.tolist(), s.k.tolist(), s.x.clone(), strict=True))
+        return original(self, q, s)
+
+    make.step = spy
+    try:
+        again = attack(p.model, p.x, p.y, kind(math.inf), Restarts(make(steps=30), 3), batch_size=64)
+    finally:
+        make.step = original
+    once = attack(p.model, p.x, p.y, kind(math.inf), make(steps=30))
+    assert bool((again.distance <= once.distance).all())
+    points = [{tuple(z.flatten().tolist()) for restart, k, z in seen if (restart, k) == (n, 12)} for n in range(3)]
+    assert all(len(there) >= int(p.correct.sum()) for there in points)
+    assert all(len(one & other) < 0.4 * len(one) for one, other in itertools.pairwise(points))
+
+
+def test_sigma_zero_counts_pixels_where_the_threat_does():
+    """Three channels: the pixels of the largest sum are the best, not those of the largest component."""
+    draw = torch.Generator().manual_seed(0)
+    w = torch.rand((1, 3, 20), generator=draw, dtype=F64).expand(2, 3, 20) * torch.tensor([1.0, -1.0]).view(2, 1, 1)
+    x = torch.full((6, 3, 20), 0.5, dtype=F64)
+    model = nn.Sequential(nn.Flatten(), Linear(w.flatten(1), torch.tensor([-10.0, 10.0], dtype=F64)))
+    y = model(x).argmax(1)
+    per_pixel = w[0].sum(0).sort(descending=True).values  # a move from 0.5 to 0 changes the margin by twice half of it
+    best = int((per_pixel.cumsum(0) <= float(model(x)[0, 0] - model(x)[0, 1])).sum()) + 1
+    pixels = attack(model, x, y, L0(math.inf, pixels=True), SigmaZero(steps=500))
+    assert bool(pixels.success.all())
+    assert int(pixels.distance.min()) >= best
+    assert float(pixels.distance.median()) <= best + 1
+    components = attack(model, x, y, L0(math.inf), SigmaZero(steps=500))
+    touched = (components.adversarial != x).any(1).sum(1)
+    assert float(touched.double().median()) > best + 1, "counting components spreads them over more pixels"
 
 
 def test_fmns_projection_does_something_in_l2():

@@ -51,14 +51,15 @@ CASES = {
     "apgd-t-linf": Case(4, ("pyautoattack", "adv-lib"), random=True),
     "apgd-t-l2": Case(4, ("pyautoattack",), random=True),
     "apgd-t-l1": Case(4, ("pyautoattack",), random=True),
-    "fab-linf": Case(20, ("pyautoattack",), images=12),
-    "fab-l2": Case(20, ("pyautoattack",), images=12),
-    "fab-l1": Case(20, ("pyautoattack",), images=12),
+    "fab-linf": Case(50, ("pyautoattack",), images=12),
+    "fab-l2": Case(50, ("pyautoattack",), images=12),
+    "fab-l1": Case(50, ("pyautoattack",), images=12),
     "fab-t-linf": Case(3, ("pyautoattack",)),
     "fab-t-l2": Case(3, ("pyautoattack",)),
     "fab-t-l1": Case(3, ("pyautoattack",), images=16),
     "square-linf": Case(60, ("pyautoattack",), random=True),
     "square-l2": Case(60, ("pyautoattack",), random=True),
+    "square-l1": Case(60, ("pyautoattack",), random=True),
     "deepfool-linf": Case(10, ("adv-lib",)),
     "deepfool-l2": Case(10, ("adv-lib",)),
     "superdeepfool-l2": Case(30, ("adv-lib",), images=16),  # adv-lib's ends by itself: 30 forward passes at most
@@ -156,7 +157,7 @@ def test_every_registered_attack_is_compared_or_its_reason_is_given():
 
 @pytest.mark.parametrize(
     ("attack", "peer", "fewer"),
-    [("pgd-linf", "torchattacks", 1), ("apgd-ce-linf", "pyautoattack", 2), ("ddn-l2", "foolbox", 10)],
+    [("pgd-linf", "torchattacks", 1), ("apgd-ce-linf", "pyautoattack", 2), ("ddn-l2", "foolbox", 6)],
 )
 def test_a_weaker_attack_is_found_out(attack, peer, fewer):
     """The same comparison with fewer steps on our side fails."""

@@ -15,6 +15,7 @@ from ..norms import column, room
 from ..oracle import Access, GradientQuery
 from ..threats import L1, L2, Linf, Threat
 from .base import Attack, State, check_count, rows, where
+from .steering import kicked
 
 MOMENTUM = 0.75  # α from the second update on (section 3.1)
 LARGER = ((0.3, 3.0), (0.3, 2.0), (0.4, 1.0))  # APGD-L1's phases: share of the steps, radius in eps (section 3.3)
@@ -99,12 +100,6 @@ class APGD(Attack):
             rises=torch.where(check, 0.0, rises), halved=torch.where(check, stuck, s.halved),
             mark=torch.where(check, best_loss, mark),
         )  # fmt: skip
-
-
-def kicked(q: GradientQuery, gradient: Tensor, k: Tensor) -> Tensor:
-    """The gradients, with random ones in place of those that are zero: a row without a slope moves on by chance."""
-    flat = (gradient == 0).flatten(1).all(1)
-    return torch.where(rows(flat, gradient), q.normal(k, salt=7), gradient) if bool(flat.any()) else gradient
 
 
 @lru_cache

@@ -12,9 +12,10 @@ from ..errors import must_be
 from ..oracle import Access, GradientQuery, Look
 from ..threats import L2, Threat
 from .base import Attack, State, check_count, rows, where
-from .deepfool import widths
+from .steering import widths
 
 ENOUGH = 50  # iterations that a search step should have: Adam needs most of them to reach a robust model's boundary
+LOOKED_OVER = 20  # iterations at least over which an objective must have fallen: fewer say more of Adam than of it
 DECAY, SQUARE_DECAY, TINY = 0.9, 0.999, 1e-8  # Adam's own defaults (Kingma & Ba 2015, arXiv:1412.6980)
 
 
@@ -51,8 +52,8 @@ class CarliniWagner(Attack):
     learning_rate:  Adam's, as a share of the box's width. 0.01: the authors' code.
     initial_c:      the first c. 0.001: the authors' code.
     confidence:     κ: the margin that an answer must have to count. 0: the authors' code.
-    abort_early:    end a search step whose objective falls by less than 0.01 % in a tenth of its iterations. True: the
-                    authors' code.
+    abort_early:    end a search step whose objective falls by less than 0.01 % in a tenth of its iterations (20 at
+                    least). True: the authors' code.
 
     Fails: it is dear; where gradients are masked or the logits saturate, the margin's slope is lost.
     """
@@ -108,7 +109,7 @@ class CarliniWagner(Attack):
         objective, x, mean, square = self._descend(q, s, seen)
         found, iteration = s.found | seen.fooled, s.iteration + 1
         each = self.steps // self.searches
-        check = iteration % max(1, each // 10) == 0
+        check = iteration % max(LOOKED_OVER, each // 10) == 0
         ended = (iteration >= each) | (check & (objective > 0.9999 * s.mark) & self.abort_early)
         low = torch.where(ended & ~found, s.c, s.low)
         high = torch.where(ended & found, s.c, s.high)

@@ -13,19 +13,21 @@ from ..losses import named
 from ..norms import column, unit
 from ..oracle import Access, GradientQuery
 from ..threats import L2, Threat
-from .apgd import kicked
 from .base import Attack, State, check_count
-from .schedules import breadth, cosine
+from .schedules import cosine
+from .steering import breadth, slope
 
+JUMP = 2.0  # the factor on the radius until looks have been on both sides of the boundary
 FAR = 100.0  # times the radius: from out there the projection lands on the sphere, as far as the box lets it
 
 
 @dataclass(frozen=True, kw_only=True)
 class DDNState(State):
-    """The radius, and the smallest size that has fooled."""
+    """The radius, the smallest size that has fooled, and whether a point after the image has not."""
 
     radius: Tensor
     best: Tensor
+    missed: Tensor
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,10 @@ class DDN(Attack):
     """Decoupled direction and norm: gradient steps for the direction, a radius of its own that shrinks while the point
     fools and grows while it does not. Rony et al. 2019, arXiv:1811.09600, Algorithm 1.
 
-    The change is always brought to the radius, so no weight between size and loss is needed. Three things are not the
-    paper's, each for smaller changes where measured: a step's length is a share of the radius; γ falls along a cosine
-    to .001; a radius that shrinks never starts above the smallest size that has fooled. P is exact on sphere and box.
+    The change is always brought to the radius, so no weight between size and loss is needed. What is not the paper's,
+    for smaller changes where measured: the radius doubles or halves until looks have been on both sides of the boundary,
+    so that any scale is found in a few; a step's length is a share of the radius; γ falls along a cosine to .001; a
+    radius that shrinks never starts above the smallest size that has fooled. P is exact on sphere and box.
 
         r ← r(1 - γ) where x fools, else r(1 + γ)
         δ ← P(r · (δ + α·r·g/|g|) / |…|),  g = ∇x J,  α from 1 to .01 along a cosine
@@ -69,7 +72,8 @@ class DDN(Attack):
 
     def init(self, q: GradientQuery, x: Tensor) -> DDNState:
         """From the image."""
-        return DDNState(x=x, radius=self.radius * breadth(q), best=x.new_full((len(x),), torch.inf))
+        none = x.new_full((len(x),), torch.inf)
+        return DDNState(x=x, radius=self.radius * breadth(q), best=none, missed=none < 0)
 
     def step(self, q: GradientQuery, s: DDNState) -> DDNState:
         """The formula."""
@@ -78,8 +82,13 @@ class DDN(Attack):
         best = torch.where(seen.fooled, torch.minimum(size, s.best), s.best)
         gamma = cosine(self.gamma, 0.001, s.k, self.steps, size.dtype)
         rate = cosine(1.0, 0.01, s.k, self.steps, size.dtype)
-        radius = torch.where(seen.fooled, torch.minimum(s.radius, best) * (1 - gamma), s.radius * (1 + gamma))
-        direction = unit(kicked(q, seen.gradient, s.k).flatten(1))
+        first = s.k == 0
+        missed = s.missed | ~(seen.fooled | first)
+        settled = missed & best.isfinite()
+        less, more = torch.where(settled, 1 - gamma, 1 / JUMP), torch.where(settled, 1 + gamma, JUMP)
+        radius = torch.where(seen.fooled, torch.minimum(s.radius, best) * less, s.radius * more)
+        radius = torch.where(first, s.radius, radius)
+        direction = unit(slope(q, seen.gradient, s.k).flatten(1))
         change = unit((s.x - q.x).flatten(1) + column(rate * radius) * direction)
         far = q.x + (column(FAR * radius) * change).view_as(q.x)
-        return replace(s, x=q.threat.project(far, q.x, radius), radius=radius, best=best)
+        return replace(s, x=q.threat.project(far, q.x, radius), radius=radius, best=best, missed=missed)

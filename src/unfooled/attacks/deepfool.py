@@ -16,6 +16,7 @@ from ..losses import margin
 from ..oracle import Access, GradientQuery, Sighting
 from ..threats import L2, Linf, Threat
 from .base import Attack, State, check_count, rows
+from .steering import widths
 
 UNKNOWN = -1
 Rows = TypeVar("Rows", bound=State)
@@ -57,18 +58,13 @@ def no_order(x: Tensor, candidates: int) -> Tensor:
 def boundary(q: GradientQuery, s: DeepFoolState, beta: float = 1.0) -> Boundary:
     """The nearest of the linear boundaries between the label and the classes in `order`; one look at each row.
 
-    Towards a class, only its boundary counts. A row without an order looks at its runner-up, and learns its order.
+    Towards a class, only its boundary counts. A row without an order gets it from the logits of this look.
     Nearest to the row's point; to that a share `beta` of its change away from the image where the point fools.
     """
     if q.goal.toward is not None:
         return _margin(q, s, beta)
-    single = (s.order[:, 0] == UNKNOWN) | ~several(s.order)
+    single = (s.order != UNKNOWN).sum(1) == 1
     return either(q, single, partial(_margin, beta=beta), partial(_jacobian, beta=beta), s)
-
-
-def several(order: Tensor) -> Tensor:
-    """Which rows know of more than one class to compare."""
-    return (order != UNKNOWN).sum(1) > 1
 
 
 def either(
@@ -111,23 +107,24 @@ def some(q: GradientQuery, index: Tensor) -> GradientQuery:
 
 
 def _margin(q: GradientQuery, s: DeepFoolState, beta: float) -> Boundary:
-    """By one gradient: the boundary of the class aimed at, or of the runner-up."""
-    seen, order = q.look(s.x, "margin"), s.order
-    if q.goal.toward is None:
-        wrong = seen.logits.scatter(1, q.goal.label[:, None], -torch.inf)
-        count = min(order.shape[1], wrong.shape[1] - 1)
-        fresh = torch.cat([wrong.topk(count, dim=1).indices, order[:, count:]], dim=1)
-        order = torch.where(order[:, :1] == UNKNOWN, fresh, order)
+    """By one gradient: the boundary of the class aimed at, or of the only other."""
+    seen = q.look(s.x, "margin")
     x = _shrunk(q, s.x, seen.fooled, beta)
     lack = q.goal.confidence - seen.loss + (seen.gradient * (s.x - x)).flatten(1).sum(1)
-    return Boundary(x, lack, seen.gradient, seen.fooled, shortfall(q, seen.logits), order)
+    return Boundary(x, lack, seen.gradient, seen.fooled, shortfall(q, seen.logits), s.order)
 
 
 def _jacobian(q: GradientQuery, s: DeepFoolState, beta: float) -> Boundary:
     """By one gradient for each class: the boundary of the least distance, |lack| / dual norm of w."""
-    count = int((s.order != UNKNOWN).sum(1).max())  # the same in every row: as many as the model has
-    label, others = q.goal.label[:, None], s.order[:, :count]
-    gradients, logits = q.jacobian(s.x, torch.cat([label, others], dim=1))
+    label = q.goal.label[:, None]
+
+    def chosen(logits: Tensor) -> Tensor:
+        count = min(s.order.shape[1], logits.shape[1] - 1)
+        first = logits.scatter(1, label, -torch.inf).topk(count, dim=1).indices
+        return torch.cat([label, torch.where(s.order[:, :1] == UNKNOWN, first, s.order[:, :count])], dim=1)
+
+    gradients, logits = q.jacobian(s.x, chosen)
+    others = chosen(logits)[:, 1:]
     fooled, w = q.goal.fooled(logits), gradients[:, 1:] - gradients[:, :1]
     x = _shrunk(q, s.x, fooled, beta)
     lack = q.goal.confidence + pick(logits, q.goal.label)[:, None] - logits.gather(1, others)
@@ -135,7 +132,8 @@ def _jacobian(q: GradientQuery, s: DeepFoolState, beta: float) -> Boundary:
     dual = q.threat.dual(w.flatten(0, 1)).view_as(lack)
     nearest = torch.where(dual > 0, lack.abs() / dual, torch.inf).argmin(1)
     row = torch.arange(len(w), device=w.device)
-    return Boundary(x, lack[row, nearest], w[row, nearest], fooled, shortfall(q, logits), s.order)
+    order = torch.cat([others, s.order[:, others.shape[1] :]], dim=1)
+    return Boundary(x, lack[row, nearest], w[row, nearest], fooled, shortfall(q, logits), order)
 
 
 def shortfall(q: GradientQuery, logits: Tensor) -> Tensor:
@@ -179,13 +177,6 @@ def astray(q: GradientQuery, s: State, share: float = 0.01) -> Tensor:
     return q.threat.sample(s.x, lambda: q.uniform(turn), lambda: q.normal(turn), radius)
 
 
-def widths(q: GradientQuery) -> Tensor:
-    """How wide the box is in each component (B, *shape): 0 where the mask holds it, 1 where it has no end."""
-    low, high = q.threat.box(q.x)
-    width = high - low
-    return torch.where(width.isinf(), 1.0, width).expand(len(q.x), q.x[0].numel()).reshape(q.x.shape)
-
-
 def check_options(owner: str, steps: int, overshoot: float, candidates: int) -> None:
     """Raise unless these options are what they must be."""
     check_count(owner, "steps", steps)
@@ -201,7 +192,7 @@ class DeepFool(Attack):
     changes. Moosavi-Dezfooli et al. 2016, arXiv:1511.04599, Algorithm 2.
 
     Each class l has a boundary in the linear model, |z_l - z_y| / |∇(z_l - z_y)|_dual away; the step goes to the
-    nearest one and a little beyond. The first look finds the classes to compare. It ends at the first point that fools:
+    nearest one and a little beyond. It ends at the first point that fools:
     a quick upper bound of the distance, not the least one.
 
         l = argmin over l ≠ y of |z_l - z_y| / |w_l|_dual, w_l = ∇(z_l - z_y)
@@ -238,16 +229,10 @@ class DeepFool(Attack):
         return DeepFoolState(x=x.clone(), order=no_order(x, self.candidates), done=none)
 
     def step(self, q: GradientQuery, s: DeepFoolState) -> DeepFoolState:
-        """Ends where the model is fooled. The first look waits for the classes, unless it is the only one."""
+        """Ends where the model is fooled."""
         near = boundary(q, s)
-        waits = waiting(s, near) & (self.steps > 1)
-        x = torch.where(rows(waits | near.fooled, s.x), s.x, onward(q, s, near, self.overshoot))
+        x = torch.where(rows(near.fooled, s.x), s.x, onward(q, s, near, self.overshoot))
         return replace(s, x=x, order=near.order, done=near.fooled)
-
-
-def waiting(s: State, near: Boundary) -> Tensor:
-    """Rows that have seen one boundary of several: they have only just learnt which classes there are."""
-    return (s.k == 0) & several(near.order)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,8 +308,7 @@ class SuperDeepFool(Attack):
         normal = q.threat.steepest(near.w, q.x)
         along = normal * rows((normal * (s.x - q.x)).flatten(1).sum(1), s.x)
         ended = near.fooled & s.projected
-        waits = waiting(s, near) & (self.steps > 1)
-        x = torch.where(rows(waits | ended, s.x), s.x, onward(q, s, near, self.overshoot, more=0.01))
+        x = torch.where(rows(ended, s.x), s.x, onward(q, s, near, self.overshoot, more=0.01))
         x = torch.where(rows(near.fooled & ~ended, s.x), q.threat.project(q.x + along, q.x), x)
         adversarial = torch.where(rows(better, s.x), s.x, s.adversarial)
         return replace(

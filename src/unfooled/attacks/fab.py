@@ -55,8 +55,10 @@ class FAB(Attack):
 
     Where x fools, π comes from the look at x itself, not from a second one at the point nearer to the image, so that
     each step has one look. A restart begins at a random point near the image, at most half as far as the boundary of the
-    first look's linear model: the paper halves the best distance so far, which a trial of its own does not know. The last
-    3 looks, of 30 or more, search between the image and the best point by secants.
+    first look's linear model: the paper halves the best distance so far, which a trial of its own does not know. Where the
+    answer must be one class, the image does not draw (α = 0) before a point fools: it would draw back every time out of
+    the corner between that class and others. The last 3 looks, of 30 or more, search between the image and the best
+    point by secants.
 
     steps:       looks per trial. 100: their section 4.
     alpha_max:   the most that the image draws. 0.1: their section 4.
@@ -115,7 +117,8 @@ class FAB(Attack):
         size, dual = q.threat.size(s.x - q.x), q.threat.dual(near.w)
         better = near.fooled & (size < s.size)
         near = replace(near, lack=near.lack + rounding(q, near.x) * dual)
-        x = self._between(q, near)
+        corner = s.size.isinf() & (q.goal.target is not None)  # must get behind several boundaries at once
+        x = self._between(q, near, straight=corner)
         moves = near.fooled | ((dual > 0) & (x != s.x).flatten(1).any(1))
         x = unless_stuck(q, s, moves, x)
         apart = (s.k == 0) & (q.restart > 0) & (dual > 0)
@@ -139,13 +142,13 @@ class FAB(Attack):
         s = replace(s, low=low, low_short=low_short, high=high, high_short=high_short)
         return replace(s, x=_at(q, s, _secant(s)))
 
-    def _between(self, q: GradientQuery, near: Boundary) -> Tensor:
-        """The point between the two projections on the boundary, both made in one call."""
+    def _between(self, q: GradientQuery, near: Boundary, straight: Tensor) -> Tensor:
+        """The point between the two projections on the boundary, both made in one call; its own where `straight` (B,)."""
         points, w = torch.cat([near.x, q.x]), torch.cat([near.w, near.w])
         from_image = near.lack + (near.w * (near.x - q.x)).flatten(1).sum(1)
         d = q.threat.hyperplane(points, w, torch.cat([near.lack, from_image]))
         size, of_image = q.threat.size(d).clamp(min=torch.finfo(d.dtype).tiny).chunk(2)
-        alpha = rows((size / (size + of_image)).clamp(max=self.alpha_max), q.x)
+        alpha = rows((size / (size + of_image)).clamp(max=self.alpha_max).masked_fill(straight, 0), q.x)
         point, image = (points + self.eta * d).chunk(2)
         return q.threat.project(torch.lerp(point, image, alpha), q.x)
 

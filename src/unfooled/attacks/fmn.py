@@ -13,9 +13,9 @@ from ..losses import margin
 from ..norms import unit
 from ..oracle import Access, GradientQuery
 from ..threats import L0, Threat
-from .apgd import kicked
 from .base import ANY_NORM, Attack, State, check_count, rows
 from .schedules import cosine
+from .steering import slope
 
 FIRST = {"Linf": 3.0, "L2": 1.0, "L1": 1.0, "L0": 10.0}  # the first step, in lengths of the change: by measurement
 
@@ -77,9 +77,7 @@ class FMN(Attack):
         size = q.threat.size(s.x - q.x)
         best = torch.where(seen.fooled, torch.minimum(size, s.best), s.best)
         found = s.found | seen.fooled
-        low, high = q.threat.box(q.x)
-        free = torch.where(low < high, seen.gradient.flatten(1), 0)  # a slope where nothing may change leads nowhere
-        gradient = kicked(q, free.view_as(s.x), s.k)
+        gradient = slope(q, seen.gradient, s.k)
         gamma = cosine(self.gamma, 0.001, s.k, self.steps, size.dtype)
         if isinstance(q.threat, L0):  # components are counted
             radius = self._count(s.radius, best, seen.fooled, gamma)

@@ -17,7 +17,8 @@ from ..norms import clip
 from ..oracle import Access, GradientQuery
 from ..threats import L1, L2, Linf, Threat
 from .base import Attack, State, check_count, rows
-from .schedules import adam, breadth
+from .schedules import adam
+from .steering import breadth, slope
 
 LIMIT = -math.log(1e-6)  # of the dual variable, either way
 EMA = 0.9  # of the weight that the dual variable gives to the loss
@@ -86,7 +87,7 @@ class PDPGD(Attack):
         seen = q.look(s.x, soft)
         k, n = s.k.to(s.x.dtype), self.steps
         scale = breadth(q)
-        mean, square, step, divisor = adam(-seen.gradient * rows(scale, s.x), s.mean, s.square, s.k)
+        mean, square, step, divisor = adam(-slope(q, seen.gradient, s.k) * rows(scale, s.x), s.mean, s.square, s.k)
         rate = self.rate * 0.01 ** (k / n).clamp(max=1) * scale
         r = self._boxed(q, s.x - q.x - rows(rate, s.x) * step)
         largest = divisor.flatten(1).amax(1)

@@ -1,4 +1,4 @@
-"""Schedules over a trial's steps, Adam for rows of different ages, and the scale of a box."""
+"""Schedules over a trial's steps, and Adam for rows of different ages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from ..oracle import GradientQuery
 from .base import rows
 
 
@@ -28,10 +27,3 @@ def adam(
     square = torch.lerp(gradient * gradient, square, betas[1])
     divisor = (square / (1 - betas[1] ** age)).sqrt() + 1e-8
     return mean, square, mean / (1 - betas[0] ** age) / divisor, divisor
-
-
-def breadth(q: GradientQuery) -> Tensor:
-    """The box's largest width, one for each row (B,); 1 where it is infinite: what constants made for [0, 1] scale by."""
-    low, high = q.threat.box(q.x)
-    width = (high - low).expand_as(q.x.flatten(1)).amax(1)
-    return torch.where(width.isfinite(), width, 1)

@@ -16,11 +16,19 @@ from ..oracle import Access, GradientQuery
 from ..threats import L0, Threat
 from .base import Attack, State, check_count, rows
 from .schedules import adam, cosine
+from .steering import slope, widths
 
 
 def short_of(logits: Tensor, goal: Goal) -> Tensor:
     """The margin where it is below 0; nothing is gained beyond the boundary."""
     return margin(logits, goal).clamp(max=0)
+
+
+def as_counted(q: GradientQuery, amount: Tensor) -> Tensor:
+    """(B, *shape) summed over what counts as one: over a pixel's channels where the threat counts pixels."""
+    if isinstance(q.threat, L0) and q.threat.pixels and amount.dim() > 2:
+        return amount.sum(1, keepdim=True).expand_as(amount)
+    return amount
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +57,9 @@ class SigmaZero(Attack):
     threshold:  the first τ. 0.3: their section 3.
     change:     the speed t of the threshold. 0.01: their section 3.
 
-    Fails: in few steps; where gradients are masked. With pixels=true of L0, it still counts components, so that a colour
-    image's result is an upper bound that FMN may beat.
+    Where the threat counts pixels, count and threshold go by the Euclidean size of a pixel's change.
+
+    Fails: in few steps; where gradients are masked.
     """
 
     steps: int = 1000
@@ -79,19 +88,21 @@ class SigmaZero(Attack):
     def step(self, q: GradientQuery, s: SigmaZeroState) -> SigmaZeroState:
         """The formula, in widths of the box."""
         seen = q.look(s.x, short_of)
-        low, high = q.threat.box(q.x)
-        width = (high - low).expand_as(q.x.flatten(1)).view_as(q.x)
-        width = torch.where(width.isfinite(), width, 1)
+        width = widths(q)
         delta = torch.where(width > 0, (s.x - q.x) / width, 0)
-        count = 2 * delta * self.sigma / (delta * delta + self.sigma).square() / delta[0].numel()
-        gradient = torch.where(width > 0, count - seen.gradient * width, 0)
+        square_size = as_counted(q, delta * delta)
+        share = as_counted(q, torch.ones_like(delta)) / delta[0].numel()
+        count = 2 * delta * self.sigma / (square_size + self.sigma).square() * share
+        uphill = torch.where(rows(seen.fooled, delta), seen.gradient, slope(q, seen.gradient, s.k))
+        gradient = torch.where(width > 0, count - uphill * width, 0)
         peak = gradient.flatten(1).abs().amax(1)
         gradient = gradient / rows(torch.where(peak > 0, peak, 1), gradient)
         mean, square, step, _ = adam(gradient, s.mean, s.square, s.k)
         rate = cosine(self.rate, self.rate / 10, s.k, self.steps, delta.dtype)
         moved = s.x - rows(rate, delta) * step * width
-        moved = clip(moved.flatten(1), (low, high)).view_as(moved)
+        moved = clip(moved.flatten(1), q.threat.box(q.x)).view_as(moved)
         threshold = s.threshold + torch.where(seen.fooled, 1, -1) * self.change * rate
         threshold = threshold.clamp(0, 1)
-        x = torch.where((moved - q.x).abs() < rows(threshold, delta) * width, q.x, moved)
+        size = as_counted(q, ((moved - q.x) / width.clamp(min=torch.finfo(width.dtype).tiny)).square()).sqrt()
+        x = torch.where(size < rows(threshold, delta), q.x, moved)
         return replace(s, x=x, mean=mean, square=square, threshold=threshold)

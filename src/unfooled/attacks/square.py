@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from ..errors import must_be
 from ..losses import margin, shifted
 from ..oracle import Access, ScoreQuery
-from ..threats import L2, Linf, Threat
+from ..threats import L1, L2, Linf, Threat
 from .base import Attack, State, check_count, rows
 
 HALVED = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # the candidates after which p is halved
-FAR = 1000.0  # a change that many times as long, projected, has length eps unless the whole box is shorter
+FAR = 1000.0  # a change that many times as long, projected, has length eps unless the whole box is shorter (L2)
 
 
 def planes(shape: torch.Size) -> tuple[int, int, int]:
@@ -85,15 +85,15 @@ class SquareState(State):
 @dataclass(frozen=True)
 class Square(Attack):
     """Square attack: random search that changes one random square at a time. Andriushchenko et al. 2020,
-    arXiv:1912.00049, Algorithms 1 to 3.
+    arXiv:1912.00049, Algorithms 1 to 3; for L1 as in Croce & Hein 2021, arXiv:2103.01208.
 
     Scores alone steer it, so masked gradients do not matter to it. A candidate is kept where it does not lower the
     margin. Every row draws its own window and signs, and a window may lie anywhere up to the last row and column; its
     side is √(p·pixels), and for inputs without height it is a stretch of p·pixels. It starts from vertical stripes
-    (Linf) or from a grid of 5 × 5 tiles (L2).
+    (Linf) or from a grid of 5 × 5 tiles (L2, L1).
 
-        Linf: window ← x ± eps, one sign for each channel
-        L2:   window ← tile + old change there, as long as the change in both windows; other window ← x
+        Linf:    window ← x ± eps, one sign for each channel
+        L2, L1:  window ← tile + old change there, as long as the change in both windows; other window ← x
 
     steps:   queries per trial. 5000: AutoAttack (Croce & Hein 2020, arXiv:2003.01690).
     p_init:  share of the pixels in the first windows; halved after 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000
@@ -108,7 +108,7 @@ class Square(Attack):
 
     name: ClassVar[str] = "square"
     access: ClassVar[Access] = Access.SCORE
-    norms: ClassVar[tuple[type[Threat], ...]] = (Linf, L2)
+    norms: ClassVar[tuple[type[Threat], ...]] = (Linf, L2, L1)
 
     def __post_init__(self) -> None:
         check_count("Square", "steps", self.steps)
@@ -142,7 +142,7 @@ class Windows:
             self.mask = q.threat.mask.to(self.device).expand(q.x.shape[1:]).reshape(self.channels, -1)
             self.free = self.mask.any(0).nonzero().squeeze(1)
         pixels = self.height * self.width if self.free is None else len(self.free)
-        self.all_sides = schedule(self.height, self.width, p_init * pixels, isinstance(q.threat, L2))
+        self.all_sides = schedule(self.height, self.width, p_init * pixels, not isinstance(q.threat, Linf))
         # look 0 is at the start, look 1 at candidate 0
         self.level = torch.bucketize(k - 1, torch.tensor(HALVED, device=self.device))
         self.size = torch.tensor(self.all_sides, device=self.device)[self.level]
@@ -208,13 +208,24 @@ def squares(w: Windows, best: Tensor) -> Tensor:
     return w.put(best, pixels, torch.where(up ^ same[:, None, None], high, low))
 
 
+def power(q: ScoreQuery) -> int:
+    """The p of the norm: changes add up by the p-th power of their lengths."""
+    return 1 if isinstance(q.threat, L1) else 2
+
+
 def full(q: ScoreQuery, delta: Tensor) -> Tensor:
-    """The image changed in that direction to the length eps, as far as the box lets it."""
-    return q.threat.project(q.x + FAR * delta, q.x)
+    """The image changed in that direction to the length eps; L2: also where the box cuts some of it off.
+
+    In L1 the projection of a point far away would keep only its largest components, so eps is as far as it goes.
+    """
+    if power(q) == 2:
+        return q.threat.project(q.x + FAR * delta, q.x)
+    size = q.threat.size(delta).clamp(min=torch.finfo(delta.dtype).tiny)
+    return q.threat.project(q.x + delta * rows(q.threat.eps / size, delta), q.x)
 
 
 def grid(q: ScoreQuery) -> Tensor:
-    """L2: tiles of random sign and direction, 5 × 5 of them or as many as there are pixels."""
+    """L2 and L1: tiles of random sign and direction, 5 × 5 of them or as many as there are pixels."""
     channels, height, width = planes(q.x.shape[1:])
     many = min(5, height), min(5, width)
     side = height // many[0], width // many[1]
@@ -227,12 +238,13 @@ def grid(q: ScoreQuery) -> Tensor:
     draw = (q.uniform(0, shape=(1 + channels, *many)) < 0.5)[:, :, cell[0]][..., cell[1]]
     upright, across = (t[at[0] % side[0]][:, at[1] % side[1]] for t in tiles((side,), q.x.dtype).to(q.x.device))
     delta = torch.where(draw[:, :1], upright, across) * torch.where(draw[:, 1:], 1, -1) * (on[0][:, None] & on[1])
-    return full(q, q.threat.eps * delta.reshape(q.x.shape))
+    delta = delta.reshape(q.x.shape)
+    return full(q, q.threat.eps * (delta if q.threat.mask is None else delta * q.threat.mask.to(delta.device)))
 
 
 def moved(w: Windows, best: Tensor) -> Tensor:
-    """L2: a tile is added in one window, which gets the length of the change in itself and in another, now emptied."""
-    q, tiny = w.q, torch.finfo(best.dtype).tiny
+    """L2 and L1: a tile is added in one window, which gets the length of its change and that of another, now emptied."""
+    q, p, tiny = w.q, power(w.q), torch.finfo(best.dtype).tiny
     into, out = w.pixels(0), w.pixels(1)
     kind = 2 * w.level + (w.draw[:, 6] < 0.5)
     added = tiles(w.all_sides, best.dtype).to(w.device)[:, : w.most[0], : w.most[1]][kind].flatten(1)[:, None]
@@ -240,18 +252,18 @@ def moved(w: Windows, best: Tensor) -> Tensor:
     if w.mask is not None:
         added = added * w.mask[:, into].transpose(0, 1)
     delta = best - q.x
-    left = (q.threat.eps**2 - delta.flatten(1).square().sum(1)).clamp(min=0) / w.channels  # cut off by the box
+    left = (q.threat.eps**p - q.threat.size(delta) ** p).clamp(min=0) / w.channels  # cut off by the box
     there = w.take(delta, into) * w.within[:, None]
     delta = w.put(delta, into, torch.zeros_like(there))
     moving = w.take(delta, out) * w.within[:, None]
     delta = w.put(delta, out, torch.zeros_like(moving))
-    mix = added + there / _length(there).clamp(min=tiny)
-    mix = torch.where(_length(mix) > 1e-6, mix, added)
-    mass = (left[:, None, None] + _length(there) ** 2 + _length(moving) ** 2).sqrt()
-    mix = mix * (mass / _length(mix).clamp(min=tiny)) * w.within[:, None]
+    mix = added + there / _length(there, p).clamp(min=tiny)
+    mix = torch.where(_length(mix, p) > 1e-6, mix, added)
+    mass = (left[:, None, None] + _length(there, p) ** p + _length(moving, p) ** p) ** (1 / p)
+    mix = mix * (mass / _length(mix, p).clamp(min=tiny)) * w.within[:, None]
     return full(q, w.flat(delta).scatter_add(2, w.spread(into), mix).view_as(best))
 
 
-def _length(delta: Tensor) -> Tensor:
-    length: Tensor = torch.linalg.vector_norm(delta, dim=2, keepdim=True)
+def _length(delta: Tensor, p: int) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(delta, p, dim=2, keepdim=True)
     return length
