@@ -61,7 +61,8 @@ def run(at: Subject, norm: str, arm: str, batch: int, seed: int) -> tuple[Tensor
     threat = at.threat(norm)
     if arm == PEER:
         return peers.timed_autoattack(at.model, at.images, at.labels, norm, threat.eps, batch, seed)
-    return uf.attack(at.model, at.images, at.labels, threat, plan_of(arm, threat), seed=seed).adversarial, {}
+    found = uf.attack(at.model, at.images, at.labels, threat, plan_of(arm, threat), seed=seed)
+    return found.adversarial, {part.attack: part.seconds for part in found.parts}
 
 
 def plan_of(arm: str, threat: Threat) -> Plan:
@@ -164,11 +165,11 @@ def report(lines: Sequence[Line]) -> str:
                 f"{t.robust_accuracy:.4f}", f"{t.seconds:.1f}", versus[0], f"{t.forward:.0f}", f"{t.backward:.0f}",
                 *versus[1:],
             ])  # fmt: skip
-        if peer is not None:
-            shares = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in peer.parts.items())
-            parts.append(f"{model}, {norm}: {shares}.")
+        for arm, t in totals.items():
+            shares = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in t.parts.items())
+            parts.append(f"{model}, {norm}, {arm}: {shares}.")
     text = common.table(HEAD, rows, left=3)
-    return f"{text}\n\nWhat pyautoattack's parts took: {' '.join(parts)}" if parts else text
+    return f"{text}\n\nWhat the parts took. {' '.join(parts)}" if parts else text
 
 
 ABOUT = """## The protocols beside AutoAttack

@@ -350,14 +350,24 @@ def test_long_runs_count_what_hooks_see():
     assert_same(before, snapshot(model))
 
 
-def test_layouts_agree():
+@pytest.mark.parametrize(
+    ("method", "radius"), [("pgd:steps=5,step_size=0.4", 1.0), ("square:steps=60", 1.5), ("hopskipjump:steps=150", 3.0)]
+)
+def test_layouts_agree(method, radius):
+    """Whatever scores and gradients come from, the victim has confirmed what counts, and every pass is counted."""
     p = problem((3, 6, 6), count=100)
-    threat = p.threat(Linf)
-    same, last = (
-        run(p, threat, PGD(steps=5, step_size=0.4), compute=Compute(layout=layout))
-        for layout in ("same", "channels-last")
-    )
+    threat = p.threat(Linf, radius)
+    same = run(p, threat, method, compute=Compute(layout="same"))
+    seen = []
+    p.model.register_forward_pre_hook(lambda _, args: seen.append(args[0].is_contiguous()))
+    with counted(p.model) as passes:
+        last = run(p, threat, method, compute=Compute(layout="channels-last"))
     assert float((same.success == last.success).double().mean()) >= 0.98
+    assert int(last.success.sum()) > 10
+    assert True in seen
+    assert False in seen, "the other layout was not used"
+    assert int(last.forward.sum()) == passes.forward
+    assert bool((p.model(last.adversarial).argmax(1) != p.y)[last.success].all())
 
 
 @pytest.mark.parametrize("early_stop", [True, False])

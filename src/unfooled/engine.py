@@ -144,12 +144,12 @@ def attack(
         helper = None if surrogate is None else Classifier(surrogate)
         called = torch.arange(len(x)) if given_ids is None else given_ids
         oracle = Oracle(victim, helper, called, draws, first=lambda logits: _first_answer(logits, y, t, called, notes))
-        faster = _Faster(victim, x[:batch], compute or Compute(), wanted=helper is None)
+        faster = _Faster(victim, x[:batch], compute or Compute(), gradients=helper is None)
         if early_stop and budget is None:
             faster.adopt(oracle, len(x) // FIRST, stages[:1], device)
         else:  # all looks are taken; a budget is dealt by what a look costs, so that is settled before
             faster.adopt(oracle, len(x), stages, device)
-            faster.open = False
+            faster.open.clear()
         common = Work(stages[0].attack, threat, x, y, t, given_ids, seed, early_stop)
         logits: Tensor | None = None
         if not _screens_in_passing(stages, common, oracle, device):
@@ -190,7 +190,7 @@ def _checked_targets(targets: Any, labels: Tensor, plan: Plan) -> Tensor:
 
 def _screens_in_passing(stages: Sequence[Stage], work: Work, oracle: Oracle, device: torch.device) -> bool:
     """Whether the first looks tell what the model makes of the images, so that no clean pass is needed."""
-    alone = oracle.faithful and oracle.draws == 1 and not any(stage.targets for stage in stages)
+    alone = oracle.shows_victim(Access.GRADIENT) and oracle.draws == 1 and not any(stage.targets for stage in stages)
     return alone and starts_at_image(work, oracle, device)
 
 
@@ -231,21 +231,27 @@ def _run(
 
 
 class _Faster:
-    """Puts a faster form of the victim under the oracle's gradients, once a run proves long enough for it."""
+    """Puts a faster form of the victim under the oracle's gradients or scores, once a run proves long enough for it."""
 
-    def __init__(self, victim: Classifier, images: Tensor, compute: Compute, wanted: bool) -> None:
+    def __init__(self, victim: Classifier, images: Tensor, compute: Compute, gradients: bool) -> None:
         self.victim, self.images, self.compute = victim, images, compute
-        self.open = wanted
+        self.open = {True, False} if gradients else {False}  # backward passes, forward passes alone
 
     def adopt(self, oracle: Oracle, examples: int, stages: Sequence[Stage], device: torch.device) -> None:
         """Look whether it pays for these stages on so many examples."""
-        looks = examples * sum(s.trials * s.attack.steps for s in stages if s.attack.access == Access.GRADIENT)
-        if not self.open or not looks:
-            return
-        with rng.forked(0):
-            twin = fast_twin(self.victim, self.images.to(device), self.compute, looks)
-        if twin is not None:
-            oracle.surrogate, oracle.faithful, self.open = twin, False, False
+        for backward in tuple(self.open):
+            asked = [s for s in stages if (s.attack.access == Access.GRADIENT) == backward]
+            looks = examples * sum(s.trials * s.attack.steps for s in asked)
+            if not looks:
+                continue
+            with rng.forked(0):
+                twin = fast_twin(self.victim, self.images.to(device), self.compute, looks, backward)
+            if twin is not None:
+                self.open.remove(backward)
+                if backward:
+                    oracle.surrogate = twin
+                else:
+                    oracle.scorer = twin
 
 
 def _spent(oracle: Oracle, ledger: Ledger) -> tuple[int, int, int]:

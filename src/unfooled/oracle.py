@@ -1,7 +1,8 @@
 """The only door to a model.
 
-An `Oracle` holds the **victim**, the caller's model as handed in, which alone confirms, and the **surrogate** that
-gradients come from (by default the victim itself). It counts passes per example and refuses non-finite logits. An
+An `Oracle` holds the **victim**, the caller's model as handed in, which alone confirms, the **surrogate** that gradients
+come from, and the **scorer** that scores and decisions come from (by default the victim itself; a faster form of it where
+that pays). It counts passes per example and refuses non-finite logits. An
 attack sees a query on some rows of it, of a type that lacks what the attack's access does not allow.
 """
 
@@ -11,6 +12,7 @@ from abc import ABC
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -71,7 +73,7 @@ class Oracle:
     ) -> None:
         self.victim = victim
         self.surrogate = surrogate or victim
-        self.faithful = surrogate is None
+        self.scorer = victim
         self.called = called  # (N,) what errors call each example
         self.draws = draws
         self.random = draws > 1
@@ -82,21 +84,25 @@ class Oracle:
         self.forward = torch.zeros(len(called), dtype=torch.int64)
         self.backward = torch.zeros(len(called), dtype=torch.int64)
 
+    def shows_victim(self, access: Access) -> bool:
+        """Whether what an attack of that access sees comes from the victim itself."""
+        return (self.surrogate if access == Access.GRADIENT else self.scorer) is self.victim
+
     def count(self, example: Tensor, backward: bool = False) -> None:
         """Add one pass to each example (M,) of a batch."""
         counter = self.backward if backward else self.forward
         counter.index_add_(0, example, torch.ones_like(example))
 
-    def answer(self, z: Tensor, example: Tensor) -> Tensor:
-        """The victim's logits (M, C), without a gradient: one forward pass for each point."""
+    def answer(self, z: Tensor, example: Tensor, model: Classifier | None = None) -> Tensor:
+        """The victim's logits (M, C), or another model's, without a gradient: one forward pass for each point."""
         with torch.no_grad():
             try:
-                return self.run(self.victim, z, example)
+                return self.run(model or self.victim, z, example)
             except torch.OutOfMemoryError:
                 if len(z) == 1:
                     raise
-        half = len(z) // 2
-        return torch.cat([self.answer(z[:half], example[:half]), self.answer(z[half:], example[half:])])
+        halves = zip(z.split(len(z) // 2), example.split(len(z) // 2), strict=True)
+        return torch.cat([self.answer(points, of, model) for points, of in halves])
 
     def run(self, model: Classifier, z: Tensor, example: Tensor) -> Tensor:
         """One counted forward pass of victim or surrogate: logits (M, C), all of them finite."""
@@ -253,7 +259,11 @@ class Query(ABC):
         return self.x.shape[1:] if shape is None else torch.Size(shape)
 
     def _key(self, k: Tensor | int, salt: int) -> Tensor:
-        return rng.keys(self.ids, self.seed, self.trial, k, salt)
+        return rng.further(self._stem, k, salt)
+
+    @cached_property
+    def _stem(self) -> Tensor:
+        return rng.keys(self.ids, self.seed, self.trial)
 
     def _example(self, row: Tensor | None) -> Tensor:
         return self.example if row is None else self.example[row.cpu()]
@@ -263,9 +273,9 @@ class Query(ABC):
         return self._ask(z, row).fooled
 
     def _ask(self, z: Tensor, row: Tensor | None) -> Sighting:
-        logits = self.oracle.answer(z, self._example(row))
+        logits = self.oracle.answer(z, self._example(row), self.oracle.scorer)
         goal = self.goal if row is None else self.goal.rows(row)
-        sighting = Sighting(z, row, logits, goal.fooled(logits), by_victim=True)
+        sighting = Sighting(z, row, logits, goal.fooled(logits), self.oracle.shows_victim(Access.SCORE))
         self.seen(sighting)
         return sighting
 
@@ -297,7 +307,7 @@ class GradientQuery(Query):
         goal = self.goal if row is None else self.goal.rows(row)
         example = self._example(row)
         look = self.oracle.look(z, goal, named(loss) if isinstance(loss, str) else loss, example)
-        self.seen(Sighting(z, row, look.logits, look.fooled, by_victim=self.oracle.faithful))
+        self.seen(Sighting(z, row, look.logits, look.fooled, self.oracle.shows_victim(Access.GRADIENT)))
         return look
 
     def jacobian(self, z: Tensor, classes: Classes) -> tuple[Tensor, Tensor]:
@@ -310,7 +320,9 @@ class GradientQuery(Query):
         gradients, logits = pairs[0]
         if len(pairs) > 1:
             gradients, logits = (torch.stack(part).mean(0) for part in zip(*pairs, strict=True))
-        self.seen(Sighting(z.detach(), None, logits, self.goal.fooled(logits), by_victim=self.oracle.faithful))
+        self.seen(
+            Sighting(z.detach(), None, logits, self.goal.fooled(logits), self.oracle.shows_victim(Access.GRADIENT))
+        )
         return gradients, logits
 
 

@@ -284,9 +284,11 @@ class Pool:
     def run(self) -> None:
         """Step until every trial has ended."""
         rows, state = self._refill(None, None)
+        asked, query = None, None
         while rows is not None and state is not None:
             self.sightings.clear()
-            query = self.work.query(rows, self.oracle, self.sightings.append)
+            if asked is not rows:
+                asked, query = rows, self.work.query(rows, self.oracle, self.sightings.append)
             try:
                 state = replace(self.work.attack.step(query, state), k=state.k + 1)
             except torch.OutOfMemoryError:

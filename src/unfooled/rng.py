@@ -33,7 +33,11 @@ def _mix(z: Tensor) -> Tensor:
 
 def keys(ids: Tensor, *parts: Tensor | int) -> Tensor:
     """Hash ids (N,) int64 and further integers (each (N,) or one for all) into a key for each row."""
-    key = _mix(ids + _signed(_GOLDEN))
+    return further(_mix(ids + _signed(_GOLDEN)), *parts)
+
+
+def further(key: Tensor, *parts: Tensor | int) -> Tensor:
+    """Hash more integers into keys: `further(keys(ids, 1), 2)` is `keys(ids, 1, 2)`."""
     for part in parts:
         key = _mix(key * _signed(0xD1342543DE82EF95) + part + _signed(_GOLDEN))
     return key

@@ -33,7 +33,7 @@ def deal(stages: Sequence[Stage], budget: int | None, oracle: Oracle, logits: Te
         left -= order
         draws = oracle.draws if stage.attack.access == Access.GRADIENT else 1
         passes = stage.attack.aimed_passes if stage.targets else stage.attack.passes
-        look = passes * draws + (not oracle.faithful)
+        look = passes * draws + (not oracle.shows_victim(stage.attack.access))
         if stage.trials * (stage.attack.steps * look + 1) <= left:
             dealt.append(stage)
             left -= stage.trials * (stage.attack.steps * look + 1)

@@ -74,6 +74,12 @@ def tiles(windows: tuple[tuple[int, int], ...], dtype: torch.dtype) -> Tensor:
     return stack
 
 
+@lru_cache(maxsize=64)
+def table(values: tuple[object, ...], device: torch.device) -> Tensor:
+    """Numbers as a tensor."""
+    return torch.tensor(values, device=device)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SquareState(State):
     """best: the best point so far;  loss: (B,) its loss."""
@@ -144,11 +150,11 @@ class Windows:
         pixels = self.height * self.width if self.free is None else len(self.free)
         self.all_sides = schedule(self.height, self.width, p_init * pixels, not isinstance(q.threat, Linf))
         # look 0 is at the start, look 1 at candidate 0
-        self.level = torch.bucketize(k - 1, torch.tensor(HALVED, device=self.device))
-        self.size = torch.tensor(self.all_sides, device=self.device)[self.level]
+        self.level = torch.bucketize(k - 1, table(HALVED, self.device))
+        self.size = table(self.all_sides, self.device)[self.level]
         self.most = self.size.amax(0).tolist()
         self.draw = q.uniform(k, shape=(8 + self.channels,))
-        r, c = (torch.arange(n, device=self.device) for n in self.most)
+        r, c = (table(tuple(range(n)), self.device) for n in self.most)
         self.offset = (r[:, None] * self.width + c).view(1, -1)
         self.within = ((r < self.size[:, :1])[:, :, None] & (c < self.size[:, 1:])[:, None, :]).flatten(1)
 
@@ -158,7 +164,7 @@ class Windows:
         The window lies anywhere in the image; with a mask, anywhere over a pixel that may change.
         """
         draw = self.draw[:, 3 * which : 3 * which + 3]
-        last = torch.tensor([self.height, self.width], device=self.device) - self.size
+        last = table((self.height, self.width), self.device) - self.size
         if self.free is None or not len(self.free):
             first = (draw[:, :2] * (last + 1)).long()
         else:
@@ -170,6 +176,12 @@ class Windows:
     def take(self, points: Tensor, pixels: Tensor) -> Tensor:
         """The values at these pixels: (B, *shape), (B, P) to (B, channels, P)."""
         return self.flat(points).gather(2, self.spread(pixels))
+
+    def limit(self, bound: Tensor, pixels: Tensor) -> Tensor:
+        """The box's limit at these pixels, to compare (B, channels, P) with."""
+        if bound.numel() == 1:
+            return bound
+        return self.take(bound.expand_as(self.q.x.flatten(1)), pixels)
 
     def put(self, points: Tensor, pixels: Tensor, values: Tensor) -> Tensor:
         """A copy of the points (B, *shape) with other values (B, channels, P) at these pixels."""
@@ -202,7 +214,8 @@ def stripes(q: ScoreQuery) -> Tensor:
 def squares(w: Windows, best: Tensor) -> Tensor:
     """Linf: the window at x ± eps; where that is what is there, with the opposite signs."""
     pixels = w.pixels(0)
-    low, high = (w.take(end, pixels) for end in ends(w.q))
+    x, (low, high) = w.take(w.q.x, pixels), (w.limit(bound, pixels) for bound in w.q.threat.box(w.q.x))
+    low, high = torch.maximum(x - w.q.threat.eps, low), torch.minimum(x + w.q.threat.eps, high)
     up = w.draw[:, 8:, None] < 0.5
     same = (torch.where(up, high, low) == w.take(best, pixels)).flatten(1).all(1)
     return w.put(best, pixels, torch.where(up ^ same[:, None, None], high, low))

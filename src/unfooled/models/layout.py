@@ -24,12 +24,12 @@ _measured: dict[tuple[object, ...], bool] = {}  # so that two runs in a process 
 
 @dataclass(frozen=True)
 class Compute:
-    """How gradients are computed. The verdict always comes from the model as it was handed in.
+    """How gradients and scores are computed. The verdict always comes from the model as it was handed in.
 
     layout:  "same" as the model; "channels-last"; or "auto": whichever is faster, measured once for a model's
              architecture and batch shape where a run is long enough to gain from it.
-    compile:   let `torch.compile` make the surrogate. It takes its time at first, and pays on accelerators.
-    autocast:  compute gradients in bfloat16 where torch holds that safe.
+    compile:   let `torch.compile` make what gradients come from. It takes its time at first, and pays on accelerators.
+    autocast:  compute gradients, not scores, in bfloat16 where torch holds that safe.
     """
 
     layout: Literal["auto", "same", "channels-last"] = "auto"
@@ -44,12 +44,17 @@ class Compute:
                 raise must_be("Compute", name, "true or false", getattr(self, name))
 
 
-def fast_twin(victim: Classifier, images: Tensor, compute: Compute, looks: int) -> Classifier | None:
-    """The victim's weights in the form that `compute` asks for, to take gradients from; None: the victim as it is.
+def fast_twin(
+    victim: Classifier, images: Tensor, compute: Compute, looks: int, backward: bool = True
+) -> Classifier | None:
+    """The victim's weights in the form that `compute` asks for; None: the victim as it is.
 
-    looks:  how many looks the run will take; "auto" measures only where they are enough to pay for it, 16 batches.
+    looks:     how many looks the run will take; "auto" measures only where they are enough to pay for it, 16 batches.
+    backward:  to take gradients from; else scores, whose arithmetic stays the victim's: only the layout may change.
     """
-    forward = _channels_last(victim, images, compute, looks)
+    if not backward:
+        compute = Compute(compute.layout)
+    forward = _channels_last(victim, images, compute, looks, backward)
     if forward is None and not (compute.compile or compute.autocast):
         return None
     forward = forward or victim.model
@@ -62,7 +67,7 @@ def fast_twin(victim: Classifier, images: Tensor, compute: Compute, looks: int) 
     return twin
 
 
-def _channels_last(victim: Classifier, images: Tensor, compute: Compute, looks: int) -> Forward | None:
+def _channels_last(victim: Classifier, images: Tensor, compute: Compute, looks: int, backward: bool) -> Forward | None:
     """The module with channels-last weights, or None where that is not asked for or gains nothing."""
     module = victim.module
     if module is None or isinstance(module, torch.jit.ScriptModule) or images.dim() != 4:
@@ -70,7 +75,7 @@ def _channels_last(victim: Classifier, images: Tensor, compute: Compute, looks: 
     weights = {n: p for n, p in module.named_parameters() if p.dim() == 4}
     if not weights or compute.layout == "same" or victim.dtype != torch.float32:
         return None
-    if compute.layout == "channels-last" or (looks >= LONG and _is_faster(module, images)):
+    if compute.layout == "channels-last" or (looks >= LONG and _is_faster(module, images, backward)):
         return _twin(module, weights)
     return None
 
@@ -92,9 +97,9 @@ def _twin(module: nn.Module, weights: Mapping[str, Tensor]) -> Forward:
     return forward
 
 
-def _is_faster(module: nn.Module, images: Tensor) -> bool:
-    """Time gradients of a copy of the module in both layouts, in turns; the copy's hooks and counts are its own."""
-    key = (str(module), tuple(images.shape), images.device.type)
+def _is_faster(module: nn.Module, images: Tensor, backward: bool) -> bool:
+    """Time passes of a copy of the module in both layouts, in turns; the copy's hooks and counts are its own."""
+    key = (str(module), tuple(images.shape), images.device.type, backward)
     if key not in _measured:
         try:
             trial = copy.deepcopy(module)
@@ -109,10 +114,12 @@ def _is_faster(module: nn.Module, images: Tensor) -> bool:
         for turn in range(8):
             for forward, log in zip(forwards, times, strict=True):
                 start = time.perf_counter()
-                with torch.enable_grad():
-                    x = images.detach().requires_grad_(True)
-                    gradient = torch.autograd.grad(logits_of(forward(x), len(x)).logsumexp(1).sum(), x)[0]
-                float(gradient.flatten()[0])  # waits for an accelerator
+                with torch.set_grad_enabled(backward):
+                    x = images.detach().requires_grad_(backward)
+                    found = logits_of(forward(x), len(x)).logsumexp(1)
+                    if backward:
+                        (found,) = torch.autograd.grad(found.sum(), x)
+                float(found.flatten()[0])  # waits for an accelerator
                 if turn:
                     log.append(time.perf_counter() - start)
         _measured[key] = median(times[1]) < 0.9 * median(times[0])
