@@ -18,6 +18,7 @@ from .attacks.targeting import by_logits, by_malt
 from .errors import DataError, ParameterError, must_be
 from .goals import Goal
 from .inputs import Notes, check_classes, checked_images, checked_labels
+from .models import memory
 from .models.classifier import Classifier, Model, untouched
 from .models.layout import Compute, fast_twin
 from .oracle import QUERIES, Access, Oracle
@@ -139,6 +140,7 @@ def attack(
         given_ids = None if ids is None else checked_labels(ids, len(x), "ids", least=None).cpu()
         device = victim.device or x.device
         batch = batch_size or default_batch(x[0].numel(), device)
+        memory.keep_freed()
         ledger = Ledger(x, threat)
         stages: Sequence[Stage] = plan.stages()
         helper = None if surrogate is None else Classifier(surrogate)

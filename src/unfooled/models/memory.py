@@ -15,6 +15,8 @@ from torch import Tensor
 PROBE = 16  # rows of the first look, which is measured
 SHARE = 0.5  # of the free memory; the rest is for the points, the caller and what the system caches
 
+BLOCK = 31 << 20  # just under the largest block that glibc adapts to
+
 
 class Need:
     """Bytes that passes keep for their backward passes, while it is being watched."""
@@ -41,6 +43,15 @@ def watched(known: set[int]) -> Iterator[Need]:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield need
+
+
+def keep_freed() -> None:
+    """Have glibc keep up to 62 MiB of freed memory, where it would give it back after each pass and fault it in again.
+
+    It keeps twice the size of the largest block that has been freed so far, if that had at most 32 MiB. Passes of small
+    networks take a third less time for it. Elsewhere this is an allocation that nothing touches.
+    """
+    torch.empty(BLOCK, dtype=torch.uint8)
 
 
 def free(device: torch.device) -> int:
