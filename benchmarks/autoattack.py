@@ -176,8 +176,8 @@ ABOUT = """## The protocols beside AutoAttack
 
 `python -m benchmarks.autoattack`, then `--report`. pyautoattack is the official AutoAttack, repackaged, with its
 `standard`. "ratio" is an arm's seconds over pyautoattack's on the same images, run in turns in chunks of at most {chunk}
-images in one process; passes are per image, those that the model gets wrong included. The last columns count the images that one
-side fools and the other does not. {machine}.
+images in one process; passes are per image, those that the model gets wrong included. The last columns count the
+images that one side fools and the other does not. {machine}.
 """
 
 
