@@ -2,13 +2,16 @@
 
 import math
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from unfooled.goals import Goal
+from unfooled.models.classifier import Classifier
+from unfooled.oracle import QUERIES, Access, Oracle, Query
 from unfooled.threats import L0, L1, L2, Linf, Threat
 
 CONVEX = (Linf, L2, L1)
@@ -154,6 +157,27 @@ class Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(x.flatten(1), self.weight, self.bias)
+
+
+def query(
+    access: Access, x: torch.Tensor, threat: Threat, model: Any = None, y: Any = None, seed: int = 0, **goal: Any
+):
+    """A query on all rows of x, and the points that it is asked about."""
+    rows, seen = torch.arange(len(x)), []
+    y = torch.zeros(len(x), dtype=torch.int64) if y is None else y
+    none = torch.zeros_like(rows)
+    oracle = Oracle(Classifier(model or nn.Flatten()), None, rows)
+    return QUERIES[access](x, Goal(y, **goal), threat, rows, none, none, seed, oracle, rows, seen.append), seen
+
+
+def states(q: Query, method: Any, steps: int):
+    """The states before each step, and the one after the last."""
+    s = replace(method.init(q, q.x), k=torch.zeros(len(q.x), dtype=torch.int64))
+    yield s
+    for _ in range(steps):
+        s = method.step(q, s)
+        s = replace(s, k=s.k + 1)
+        yield s
 
 
 @dataclass

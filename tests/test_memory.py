@@ -1,5 +1,9 @@
 """Rows in work are bounded by memory: measured on a CPU, by trial on an accelerator; and the options of Compute."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +12,7 @@ import unfooled as uf
 from helpers import problem
 from unfooled.attacks import PGD
 from unfooled.engine import attack
-from unfooled.models import Compute, memory
+from unfooled.models import Compute, layout, memory
 from unfooled.threats import Linf
 
 F64 = torch.float64
@@ -78,6 +82,45 @@ def test_the_free_memory_is_that_of_this_machine():
     free = memory.free(torch.device("cpu"))
     assert 1 << 20 < free < 1 << 63
     assert memory.fits(1 << 60, torch.device("cpu")) == 1
+
+
+FAULTS = """
+import resource, torch
+import unfooled as uf
+from unfooled.models import memory
+if {kept}:
+    memory.keep_freed()
+model, x = uf.models.load("fashion-mnist/plain"), torch.rand(128, 1, 28, 28, requires_grad=True)
+def passes():
+    for _ in range(5):
+        torch.autograd.grad(model(x).sum(), x)
+passes()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+passes()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_freed_memory_is_kept():
+    """What a pass frees is not given back to the system, to be faulted in anew by the next one, 5,000 pages of it."""
+
+    def faults(kept):
+        code = FAULTS.format(kept=kept)
+        return int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+
+    assert faults(kept=True) < 1000
+
+
+def test_a_budget_is_spent_on_looks_not_on_confirming_another_layout(monkeypatch):
+    monkeypatch.setattr(layout, "LONG", 0)
+    monkeypatch.setattr(layout, "_is_faster", lambda *_: True)
+    p = problem((2, 3, 3))
+    threat = p.threat(Linf, 1e-6)
+    for method in (PGD(steps=100, step_size=0.3), uf.attacks.parse("square:steps=100")):
+        result = attack(p.model, p.x, p.y, threat, method, budget=62)
+        spent = (result.forward + result.backward)[result.clean_correct]
+        assert 60 <= int(spent.min()) <= int(spent.max()) <= 62, method
 
 
 @pytest.mark.parametrize("compute", [Compute(autocast=True), Compute(layout="channels-last", autocast=True)], ids=str)

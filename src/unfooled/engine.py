@@ -18,26 +18,16 @@ from .attacks.targeting import by_logits, by_malt
 from .errors import DataError, ParameterError, must_be
 from .goals import Goal
 from .inputs import Notes, check_classes, checked_images, checked_labels
+from .ledger import Ledger, Trace
 from .models import memory
 from .models.classifier import Classifier, Model, untouched
 from .models.layout import Compute, fast_twin
 from .oracle import QUERIES, Access, Oracle
-from .pool import Ledger, Pool, Progress, Trace, Work, screen, starts_at_image
+from .pool import Pool, Progress, Work, screen, starts_at_image
+from .results import AttackCost
 from .threats import Threat
 
 FIRST = 10  # of a first stage with early stop, few examples are expected to need all looks: one in so many
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one stage of a plan did, over all images: how many it was tried on and fooled, its passes and its time."""
-
-    attack: str
-    examples: int
-    fooled: int
-    forward: int
-    backward: int
-    seconds: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,7 +58,7 @@ class Result:
     threat: Threat
     method: str
     fooled_by: Tensor
-    parts: tuple[Part, ...]
+    parts: tuple[AttackCost, ...]
     trace: Trace
     notes: tuple[str, ...] = ()
 
@@ -119,8 +109,9 @@ def attack(
     batch_size:  rows in work at a time; None: by the size of an image.
     early_stop:  end an image at its first success; else every step is taken.
     draws:       forward passes to average a gradient over, for a random model (EOT, Athalye et al. 2018).
-    budget:      passes (forward and backward) per image at most; shared out over the trials before the start. The up to 20
-                 passes that confirm a point of a random model come on top.
+    budget:      passes (forward and backward) per image at most; shared out over the trials before the start. A surrogate,
+                 or a `compute` that changes the passes, costs a confirming pass for each look; the up to 20 passes that
+                 confirm a point of a random model come on top.
     surrogate:   take gradients from this model; the verdict stays with `model`.
     compute:     how the passes are computed; see `Compute`.
     ids:         (N,) integers that the random numbers belong to and that errors name; None: a hash of each image and label.
@@ -146,7 +137,10 @@ def attack(
         helper = None if surrogate is None else Classifier(surrogate)
         called = torch.arange(len(x)) if given_ids is None else given_ids
         oracle = Oracle(victim, helper, called, draws, first=lambda logits: _first_answer(logits, y, t, called, notes))
-        faster = _Faster(victim, x[:batch], compute or Compute(), gradients=helper is None)
+        compute = compute or Compute()
+        if budget is not None and compute.layout == "auto":  # a point from elsewhere costs a pass to confirm
+            compute = replace(compute, layout="same")
+        faster = _Faster(victim, x[:batch], compute, gradients=helper is None)
         if early_stop and budget is None:
             faster.adopt(oracle, len(x) // FIRST, stages[:1], device)
         else:  # all looks are taken; a budget is dealt by what a look costs, so that is settled before
@@ -206,12 +200,12 @@ def _run(
     logits: Tensor | None,
     faster: _Faster,
     progress: Callable[[Progress], None] | None,
-) -> tuple[tuple[Part, ...], Tensor]:
+) -> tuple[tuple[AttackCost, ...], Tensor]:
     """Run the stages, each on what those before it left; `logits` (N, C) are the clean ones, if they are known.
 
     What each did, and the trial numbers at which each ends.
     """
-    parts: list[Part] = []
+    parts: list[AttackCost] = []
     ends = [0]
     for at, stage in enumerate(stages):
         work = replace(common, attack=stage.attack, trials=stage.trials, offset=ends[-1], examples=ledger.open())
@@ -226,8 +220,11 @@ def _run(
                     work = replace(work, aims=aims, trials=stage.restarts * aims.shape[1])
                 Pool(work, oracle, ledger, batch, device, progress).run()
         fooled, forward, backward = (now - then for now, then in zip(_spent(oracle, ledger), before, strict=True))
-        tried = 0 if idle else len(work.examples)
-        parts.append(Part(str(stage), tried, fooled, forward, backward, time.perf_counter() - start))
+        cost = AttackCost(
+            attack=str(stage), examples=0 if idle else len(work.examples), fooled=fooled, forward=forward,
+            backward=backward, seconds=round(time.perf_counter() - start, 3),
+        )  # fmt: skip
+        parts.append(cost)
         ends.append(ends[-1] + work.trials)
     return tuple(parts), torch.tensor(ends[1:])
 

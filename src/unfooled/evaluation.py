@@ -80,11 +80,6 @@ def _evaluation(result: Result, protocol: str, labels: Tensor, ids: list[int], s
     n = len(result.success)
     clean = share(int(result.clean_correct.sum()), n)
     attacked = share(int((result.clean_correct & ~result.success).sum()), n)
-    costs = [
-        AttackCost(attack=p.attack, examples=p.examples, fooled=p.fooled, forward=p.forward, backward=p.backward,
-                   seconds=round(p.seconds, 3))
-        for p in result.parts
-    ]  # fmt: skip
     verdict = (
         f"The model gets {percent(clean)} of {n} images right, and {percent(attacked)} under {protocol} with "
         f"{result.threat}. That is an upper bound of its robust accuracy: a stronger attack may find more."
@@ -108,18 +103,18 @@ def _evaluation(result: Result, protocol: str, labels: Tensor, ids: list[int], s
         created=now(),
         tables=[
             Table(id="summary", title="Result", columns=["measure", "value"], rows=summary, strong=[1]),
-            _by_attack(costs),
+            _by_attack(result.parts),
         ],
-        cost=[Cost(part=c.attack, forward=c.forward, backward=c.backward, seconds=c.seconds) for c in costs],
+        cost=[Cost(part=c.attack, forward=c.forward, backward=c.backward, seconds=c.seconds) for c in result.parts],
         notes=list(result.notes),
         clean_accuracy=clean,
         robust_accuracy=Bracket(attacked=attacked),
-        attacks=costs,
+        attacks=list(result.parts),
         examples=_examples(result, labels, ids),
     )
 
 
-def _by_attack(costs: list[AttackCost]) -> Table:
+def _by_attack(costs: Sequence[AttackCost]) -> Table:
     rows = [
         [
             c.attack,

@@ -9,15 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers import Linear, assert_inside, own_size
+import helpers
+from helpers import Linear, assert_inside, own_size, states
 from unfooled.attacks import HopSkipJump, parse
 from unfooled.attacks.hopskipjump import ESTIMATE, JUMP, SEARCH, START, start
 from unfooled.engine import attack, perturb
 from unfooled.errors import ParameterError
-from unfooled.goals import Goal
-from unfooled.models.classifier import Classifier
-from unfooled.oracle import DecisionQuery, Oracle
-from unfooled.pool import join, take
+from unfooled.ledger import join, take
+from unfooled.oracle import Access
 from unfooled.threats import L2, Linf
 
 F64 = torch.float64
@@ -31,23 +30,8 @@ def draws(*shape, seed=0):
 
 
 def query(x, threat, model, y=None, **goal):
-    """A query on all rows of x, and the points that it is asked about."""
-    rows, seen = torch.arange(len(x)), []
-    y = torch.zeros(len(x), dtype=torch.int64) if y is None else y
-    none = torch.zeros_like(rows)
-    oracle = Oracle(Classifier(model), None, rows)
-    q = DecisionQuery(x, Goal(y, **goal), threat.within(math.inf), rows, none, none, 0, oracle, rows, seen.append)
-    return q, seen
-
-
-def states(q, method, steps):
-    """The states before each step, and the one after the last."""
-    s = replace(method.init(q, q.x), k=torch.zeros(len(q.x), dtype=torch.int64))
-    yield s
-    for _ in range(steps):
-        s = method.step(q, s)
-        s = replace(s, k=s.k + 1)
-        yield s
+    """A query on all rows of x, as a minimum-norm attack sees them, and the points that it is asked about."""
+    return helpers.query(Access.DECISION, x, threat.within(math.inf), model, y, **goal)
 
 
 def linear(size=20, count=12, classes=2, seed=3):

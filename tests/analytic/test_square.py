@@ -2,20 +2,20 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from helpers import Linear, assert_inside, own_size
+import helpers
+from helpers import Linear, assert_inside, own_size, states
 from unfooled.attacks import Square, Targeted, parse
 from unfooled.attacks.square import Windows, planes, sides, tile
 from unfooled.engine import attack, perturb
 from unfooled.errors import ParameterError
-from unfooled.goals import Goal
-from unfooled.models.classifier import Classifier
-from unfooled.oracle import Oracle, ScoreQuery
-from unfooled.pool import join, take
+from unfooled.ledger import join, take
+from unfooled.oracle import Access
 from unfooled.threats import L1, L2, Linf
 
 F64 = torch.float64
@@ -27,24 +27,7 @@ def draws(*shape, seed=0):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
-def query(x, threat, model=None, y=None, seed=0, **goal):
-    """A query on all rows of x, and the points that it is asked about."""
-    rows, seen = torch.arange(len(x)), []
-    y = torch.zeros(len(x), dtype=torch.int64) if y is None else y
-    oracle = Oracle(Classifier(model or nn.Flatten()), None, rows)
-    none = torch.zeros_like(rows)
-    q = ScoreQuery(x, Goal(y, **goal), threat, rows, none, none, seed, oracle, rows, seen.append)
-    return q, seen
-
-
-def states(q, method, steps):
-    """The states before each step, and the one after the last."""
-    s = replace(method.init(q, q.x), k=torch.zeros(len(q.x), dtype=torch.int64))
-    yield s
-    for _ in range(steps):
-        s = method.step(q, s)
-        s = replace(s, k=s.k + 1)
-        yield s
+query = partial(helpers.query, Access.SCORE)
 
 
 class Constant(nn.Module):

@@ -9,12 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import must_be
 from ..losses import named
 from ..norms import column, room
 from ..oracle import Access, GradientQuery
 from ..threats import L1, L2, Linf, Threat
-from .base import Attack, State, check_count, rows, where
+from .base import Attack, State, check_count, check_number, rows, where
 from .steering import kicked
 
 MOMENTUM = 0.75  # α from the second update on (section 3.1)
@@ -63,10 +62,9 @@ class APGD(Attack):
     norms: ClassVar[tuple[type[Threat], ...]] = (Linf, L2)
 
     def __post_init__(self) -> None:
-        check_count("APGD", "steps", self.steps)
+        check_count(self, "steps")
         named(self.loss)
-        if not 0 < self.rho < 1:
-            raise must_be("APGD", "rho", "a float in (0, 1)", self.rho)
+        check_number(self, "rho", "(0, 1)")
 
     def init(self, q: GradientQuery, x: Tensor) -> APGDState:
         """From a random point of size eps (inside the box)."""
@@ -154,7 +152,7 @@ class APGDL1(Attack):
     wanders: ClassVar[bool] = True  # the first phases look outside the ball
 
     def __post_init__(self) -> None:
-        check_count("APGDL1", "steps", self.steps)
+        check_count(self, "steps")
         named(self.loss)
 
     def init(self, q: GradientQuery, x: Tensor) -> APGDL1State:

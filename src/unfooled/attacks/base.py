@@ -122,10 +122,20 @@ class Attack(Plan):
         return text.write(self.name, self)
 
 
-def check_count(owner: str, name: str, got: object) -> None:
-    """Raise unless `got` is a whole number of at least 1."""
-    if isinstance(got, bool) or not isinstance(got, int) or got < 1:
-        raise must_be(owner, name, "an int of at least 1", got)
+def check_count(owner: Plan, name: str, least: int = 1) -> None:
+    """Raise unless this option is a whole number of at least `least`."""
+    got = getattr(owner, name)
+    if isinstance(got, bool) or not isinstance(got, int) or got < least:
+        raise must_be(type(owner).__name__, name, f"an int of at least {least}", got)
+
+
+def check_number(owner: Plan, name: str, interval: str, what: str = "a float in") -> None:
+    """Raise unless this option is a number in the interval, written as in "(0, 1]"."""
+    got = getattr(owner, name)
+    low, high = map(float, interval[1:-1].split(","))
+    inside = isinstance(got, int | float) and not isinstance(got, bool) and low <= got <= high
+    if not inside or (got == low and interval[0] == "(") or (got == high and interval[-1] == ")"):
+        raise must_be(type(owner).__name__, name, f"{what} {interval}", got)
 
 
 def rows(values: Tensor, like: Tensor) -> Tensor:
@@ -146,7 +156,7 @@ class Restarts(Plan):
     count: int = 5
 
     def __post_init__(self) -> None:
-        check_count("Restarts", "count", self.count)
+        check_count(self, "count")
 
     def stages(self) -> tuple[Stage, ...]:
         """The plan's stages with `count` times their restarts."""
@@ -172,7 +182,7 @@ class Targeted(Plan):
     order: str = "logits"
 
     def __post_init__(self) -> None:
-        check_count("Targeted", "k", self.k)
+        check_count(self, "k")
         if self.order not in ORDERS:
             raise must_be("Targeted", "order", " or ".join(map(repr, ORDERS)), self.order)
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from ..errors import must_be
 from ..oracle import Access, GradientQuery, Look
 from ..threats import L2, Threat
-from .base import Attack, State, check_count, rows, where
+from .base import Attack, State, check_count, check_number, rows, where
+from .schedules import adam
 from .steering import widths
 
 ENOUGH = 50  # iterations that a search step should have: Adam needs most of them to reach a robust model's boundary
 LOOKED_OVER = 20  # iterations at least over which an objective must have fallen: fewer say more of Adam than of it
-DECAY, SQUARE_DECAY, TINY = 0.9, 0.999, 1e-8  # Adam's own defaults (Kingma & Ba 2015, arXiv:1412.6980)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +71,11 @@ class CarliniWagner(Attack):
     minimal: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_count("CarliniWagner", "steps", self.steps)
-        check_count("CarliniWagner", "search_steps", self.search_steps)
-        for name, zero in (("learning_rate", False), ("initial_c", False), ("confidence", True)):
-            got = getattr(self, name)
-            number = isinstance(got, int | float) and not isinstance(got, bool) and 0 <= got < float("inf")
-            if not number or (got == 0 and not zero):
-                what = f"a float in {'[' if zero else '('}0, inf)"
-                raise must_be("CarliniWagner", name, what, got)
+        check_count(self, "steps")
+        check_count(self, "search_steps")
+        check_number(self, "learning_rate", "(0, inf)")
+        check_number(self, "initial_c", "(0, inf)")
+        check_number(self, "confidence", "[0, inf)")
         if not isinstance(self.abort_early, bool):
             raise must_be("CarliniWagner", "abort_early", "true or false", self.abort_early)
 
@@ -135,8 +132,5 @@ class CarliniWagner(Attack):
         if bool(blank.any()):  # nothing to go by: any direction is better than none, another in each search step
             slope = torch.where(rows(blank, slope), q.normal(s.searched), slope)
         gradient = (2 * change / rows(span, s.x) - rows(torch.where(seen.fooled, 0, s.c), s.x) * slope) * width
-        mean = DECAY * s.mean + (1 - DECAY) * gradient
-        square = SQUARE_DECAY * s.square + (1 - SQUARE_DECAY) * gradient.square()
-        t = (s.iteration + 1).to(s.x.dtype)
-        step = (mean / rows(1 - DECAY**t, mean)) / ((square / rows(1 - SQUARE_DECAY**t, square)).sqrt() + TINY)
+        mean, square, step, _ = adam(gradient, s.mean, s.square, s.iteration)
         return objective, q.threat.project(s.x - self.learning_rate * width * step, q.x), mean, square

@@ -8,12 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import must_be
 from ..losses import named
 from ..norms import column, unit
 from ..oracle import Access, GradientQuery
 from ..threats import L2, Threat
-from .base import Attack, State, check_count
+from .base import Attack, State, check_count, check_number
 from .schedules import cosine
 from .steering import breadth, slope
 
@@ -63,12 +62,10 @@ class DDN(Attack):
     minimal: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_count("DDN", "steps", self.steps)
+        check_count(self, "steps")
         named(self.loss)
-        if not 0 < self.gamma < 1:
-            raise must_be("DDN", "gamma", "a float in (0, 1)", self.gamma)
-        if not 0 < self.radius < float("inf"):
-            raise must_be("DDN", "radius", "a float in (0, inf)", self.radius)
+        check_number(self, "gamma", "(0, 1)")
+        check_number(self, "radius", "(0, inf)")
 
     def init(self, q: GradientQuery, x: Tensor) -> DDNState:
         """From the image."""

@@ -10,12 +10,11 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import must_be
 from ..goals import pick
 from ..losses import margin
 from ..oracle import Access, GradientQuery, Sighting
 from ..threats import L2, Linf, Threat
-from .base import Attack, State, check_count, rows
+from .base import Attack, State, check_count, check_number, rows
 from .steering import widths
 
 UNKNOWN = -1
@@ -177,23 +176,21 @@ def astray(q: GradientQuery, s: State, share: float = 0.01) -> Tensor:
     return q.threat.sample(s.x, lambda: q.uniform(turn), lambda: q.normal(turn), radius)
 
 
-def check_options(owner: str, steps: int, overshoot: float, candidates: int) -> None:
-    """Raise unless these options are what they must be."""
-    check_count(owner, "steps", steps)
-    if isinstance(overshoot, bool) or not isinstance(overshoot, int | float) or not 0 <= overshoot < float("inf"):
-        raise must_be(owner, "overshoot", "a float in [0, inf)", overshoot)
-    if isinstance(candidates, bool) or not isinstance(candidates, int) or candidates < 2:
-        raise must_be(owner, "candidates", "an int of at least 2", candidates)
+def check_options(attack: Attack) -> None:
+    """Raise unless the options that DeepFool and SuperDeepFool share are what they must be."""
+    check_count(attack, "steps")
+    check_number(attack, "overshoot", "[0, inf)")
+    check_count(attack, "candidates", 2)
 
 
 @dataclass(frozen=True)
 class DeepFool(Attack):
-    """DeepFool: the least step to the nearest boundary of the model made linear, until the class
-    changes. Moosavi-Dezfooli et al. 2016, arXiv:1511.04599, Algorithm 2.
+    """DeepFool: the least step to the nearest boundary of the model made linear, until the class changes.
+    Moosavi-Dezfooli et al. 2016, arXiv:1511.04599, Algorithm 2.
 
     Each class l has a boundary in the linear model, |z_l - z_y| / |∇(z_l - z_y)|_dual away; the step goes to the
-    nearest one and a little beyond. It ends at the first point that fools:
-    a quick upper bound of the distance, not the least one.
+    nearest one and a little beyond. It ends at the first point that fools: a quick upper bound of the distance, not
+    the least one.
 
         l = argmin over l ≠ y of |z_l - z_y| / |w_l|_dual, w_l = ∇(z_l - z_y)
         x ← clip(x + (1 + overshoot) · argmin over d of |d| with <w_l, d> = z_y - z_l)
@@ -216,7 +213,7 @@ class DeepFool(Attack):
     minimal: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_options("DeepFool", self.steps, self.overshoot, self.candidates)
+        check_options(self)
 
     @property
     def passes(self) -> int:
@@ -278,9 +275,8 @@ class SuperDeepFool(Attack):
     minimal: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_options("SuperDeepFool", self.steps, self.overshoot, self.candidates)
-        if isinstance(self.search, bool) or not isinstance(self.search, int) or self.search < 0:
-            raise must_be("SuperDeepFool", "search", "an int of at least 0", self.search)
+        check_options(self)
+        check_count(self, "search", 0)
 
     @property
     def passes(self) -> int:

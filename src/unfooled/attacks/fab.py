@@ -8,15 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import must_be
 from ..oracle import Access, GradientQuery
 from ..threats import L1, L2, Linf, Threat
-from .base import Attack, rows
+from .base import Attack, check_count, check_number, rows
 from .deepfool import (
     Boundary,
     DeepFoolState,
     boundary,
-    check_options,
     either,
     no_order,
     rounding,
@@ -82,11 +80,11 @@ class FAB(Attack):
     minimal: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_options("FAB", self.steps, 0.0, self.candidates)
-        for name, low, high in (("alpha_max", 0, 1), ("eta", 1, float("inf")), ("beta", 0, 1)):
-            got = getattr(self, name)
-            if isinstance(got, bool) or not isinstance(got, int | float) or not low <= got <= high:
-                raise must_be("FAB", name, f"a float in [{low}, {high}]", got)
+        check_count(self, "steps")
+        check_count(self, "candidates", 2)
+        check_number(self, "alpha_max", "[0, 1]")
+        check_number(self, "eta", "[1, inf)")
+        check_number(self, "beta", "[0, 1]")
 
     @property
     def passes(self) -> int:

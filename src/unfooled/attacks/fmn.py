@@ -8,12 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import must_be
 from ..losses import margin
 from ..norms import unit
 from ..oracle import Access, GradientQuery
 from ..threats import L0, Threat
-from .base import ANY_NORM, Attack, State, check_count, rows
+from .base import ANY_NORM, Attack, State, check_count, check_number, rows
 from .schedules import cosine
 from .steering import slope
 
@@ -59,11 +58,10 @@ class FMN(Attack):
     minimal: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_count("FMN", "steps", self.steps)
-        if not 0 < self.gamma < 1:
-            raise must_be("FMN", "gamma", "a float in (0, 1)", self.gamma)
-        if self.alpha is not None and not 0 < self.alpha < float("inf"):
-            raise must_be("FMN", "alpha", "none or a float in (0, inf)", self.alpha)
+        check_count(self, "steps")
+        check_number(self, "gamma", "(0, 1)")
+        if self.alpha is not None:
+            check_number(self, "alpha", "(0, inf)", "none or a float in")
 
     def init(self, q: GradientQuery, x: Tensor) -> FMNState:
         """From the image."""

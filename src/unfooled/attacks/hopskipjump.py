@@ -9,11 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import must_be
 from ..norms import unit
 from ..oracle import Access, DecisionQuery
 from ..threats import L2, Linf, Threat
-from .base import Attack, State, check_count, rows
+from .base import Attack, State, check_count, check_number, rows
 from .square import planes
 
 START, SEARCH, ESTIMATE, JUMP = range(4)
@@ -77,10 +76,9 @@ class HopSkipJump(Attack):
     minimal: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_count("HopSkipJump", "steps", self.steps)
-        check_count("HopSkipJump", "samples", self.samples)
-        if isinstance(self.gamma, bool) or not isinstance(self.gamma, int | float) or not 0 < self.gamma < math.inf:
-            raise must_be("HopSkipJump", "gamma", "a float in (0, inf)", self.gamma)
+        check_count(self, "steps")
+        check_count(self, "samples")
+        check_number(self, "gamma", "(0, inf)")
 
     def init(self, q: DecisionQuery, x: Tensor) -> HopSkipJumpState:
         """Any point."""

@@ -42,7 +42,7 @@ class MD(Attack):
     norms: ClassVar[tuple[type[Threat], ...]] = (Linf, L2, L1)
 
     def __post_init__(self) -> None:
-        check_count("MD", "steps", self.steps)
+        check_count(self, "steps")
         if self.loss not in SCALES:
             raise must_be("MD", "loss", " or ".join(map(repr, SCALES)), self.loss)
 

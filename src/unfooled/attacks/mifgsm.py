@@ -8,11 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import must_be
 from ..losses import named
 from ..oracle import Access, GradientQuery
 from ..threats import L2, Linf, Threat
-from .base import Attack, State, check_count, rows
+from .base import Attack, State, check_count, check_number, rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +47,9 @@ class MIFGSM(Attack):
     norms: ClassVar[tuple[type[Threat], ...]] = (Linf, L2)
 
     def __post_init__(self) -> None:
-        check_count("MIFGSM", "steps", self.steps)
+        check_count(self, "steps")
         named(self.loss)
-        if not 0 <= self.decay < float("inf"):
-            raise must_be("MIFGSM", "decay", "a float of at least 0", self.decay)
+        check_number(self, "decay", "[0, inf)")
 
     def init(self, q: GradientQuery, x: Tensor) -> MomentumState:
         """From the image."""

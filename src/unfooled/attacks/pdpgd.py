@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import must_be
 from ..goals import Goal
 from ..losses import margin
 from ..norms import clip
 from ..oracle import Access, GradientQuery
 from ..threats import L1, L2, Linf, Threat
-from .base import Attack, State, check_count, rows
+from .base import Attack, State, check_count, check_number, rows
 from .schedules import adam
 from .steering import breadth, slope
 
@@ -70,12 +69,10 @@ class PDPGD(Attack):
     minimal: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_count("PDPGD", "steps", self.steps)
-        for name in ("rate", "pace"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise must_be("PDPGD", name, "a float in (0, inf)", getattr(self, name))
-        if not 0 < self.ratio < 1:
-            raise must_be("PDPGD", "ratio", "a float in (0, 1)", self.ratio)
+        check_count(self, "steps")
+        check_number(self, "rate", "(0, inf)")
+        check_number(self, "pace", "(0, inf)")
+        check_number(self, "ratio", "(0, 1)")
 
     def init(self, q: GradientQuery, x: Tensor) -> PDPGDState:
         """From the image."""

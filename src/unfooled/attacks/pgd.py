@@ -14,11 +14,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import must_be
 from ..losses import named
 from ..oracle import Access, GradientQuery
 from ..threats import L1, L2, Linf, Threat
-from .base import ANY_NORM, Attack, State, check_count
+from .base import ANY_NORM, Attack, State, check_count, check_number
 
 
 def ascend(q: GradientQuery, x: Tensor, loss: str, share: float) -> Tensor:
@@ -26,12 +25,6 @@ def ascend(q: GradientQuery, x: Tensor, loss: str, share: float) -> Tensor:
     length = share * q.threat.eps
     direction = q.threat.steepest(q.look(x, loss).gradient, x, length)
     return q.threat.project(torch.add(x, direction, alpha=length), q.x)
-
-
-def check_share(owner: str, got: object) -> None:
-    """Raise unless the step size is a fraction of eps above 0."""
-    if isinstance(got, bool) or not isinstance(got, int | float) or not 0 < got < float("inf"):
-        raise must_be(owner, "step_size", "a fraction of eps, a float in (0, inf)", got)
 
 
 @dataclass(frozen=True)
@@ -91,8 +84,8 @@ class BIM(Attack):
     norms: ClassVar[tuple[type[Threat], ...]] = (Linf, L2, L1)
 
     def __post_init__(self) -> None:
-        check_count("BIM", "steps", self.steps)
-        check_share("BIM", self.step_size)
+        check_count(self, "steps")
+        check_number(self, "step_size", "(0, inf)", "a fraction of eps, a float in")
         named(self.loss)
 
     def init(self, q: GradientQuery, x: Tensor) -> State:
@@ -129,8 +122,8 @@ class PGD(Attack):
     norms: ClassVar[tuple[type[Threat], ...]] = (Linf, L2, L1)
 
     def __post_init__(self) -> None:
-        check_count("PGD", "steps", self.steps)
-        check_share("PGD", self.step_size)
+        check_count(self, "steps")
+        check_number(self, "step_size", "(0, inf)", "a fraction of eps, a float in")
         named(self.loss)
 
     def init(self, q: GradientQuery, x: Tensor) -> State:

@@ -8,13 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import must_be
 from ..goals import Goal
 from ..losses import margin
 from ..norms import clip
 from ..oracle import Access, GradientQuery
 from ..threats import L0, Threat
-from .base import Attack, State, check_count, rows
+from .base import Attack, State, check_count, check_number, rows
 from .schedules import adam, cosine
 from .steering import slope, widths
 
@@ -74,11 +73,9 @@ class SigmaZero(Attack):
     minimal: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_count("SigmaZero", "steps", self.steps)
+        check_count(self, "steps")
         for name in ("rate", "sigma", "threshold", "change"):
-            got = getattr(self, name)
-            if isinstance(got, bool) or not isinstance(got, int | float) or not 0 < got < float("inf"):
-                raise must_be("SigmaZero", name, "a float in (0, inf)", got)
+            check_number(self, name, "(0, inf)")
 
     def init(self, q: GradientQuery, x: Tensor) -> SigmaZeroState:
         """From the image."""

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import must_be
 from ..losses import margin, shifted
 from ..oracle import Access, ScoreQuery
 from ..threats import L1, L2, Linf, Threat
-from .base import Attack, State, check_count, rows
+from .base import Attack, State, check_count, check_number, rows
 
 HALVED = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # the candidates after which p is halved
 FAR = 1000.0  # a change that many times as long, projected, has length eps unless the whole box is shorter (L2)
@@ -117,9 +116,8 @@ class Square(Attack):
     norms: ClassVar[tuple[type[Threat], ...]] = (Linf, L2, L1)
 
     def __post_init__(self) -> None:
-        check_count("Square", "steps", self.steps)
-        if isinstance(self.p_init, bool) or not isinstance(self.p_init, int | float) or not 0 < self.p_init <= 1:
-            raise must_be("Square", "p_init", "a float in (0, 1]", self.p_init)
+        check_count(self, "steps")
+        check_number(self, "p_init", "(0, 1]")
 
     def init(self, q: ScoreQuery, x: Tensor) -> SquareState:
         """Stripes or tiles."""

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 def evaluate(
     model: shared.ModelArgument = None,
     data: shared.DataArgument = None,
-    threat: Annotated[
-        str, typer.Option(help="The set of changes allowed: linf:8/255, l2:0.5, l1:12, l0:20.")
-    ] = "linf:8/255",
+    threat: shared.Threat = "linf:8/255",
     protocol: Annotated[
         str, typer.Option(help="quick, fast, standard or thorough; see [b]unfooled list protocols[/].")
     ] = "fast",
@@ -26,15 +24,13 @@ def evaluate(
     model_: shared.ModelOption = None,
     data_: shared.DataOption = None,
     weights: shared.Weights = None,
-    defense: Annotated[
-        str | None, typer.Option(help="Put a defense in front: blur:sigma=1. Attacked adaptively.")
-    ] = None,
+    defense: shared.Defense = None,
     resize: shared.Resize = None,
     crop: shared.Crop = None,
     classes: shared.Classes = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images in work at a time.")] = None,
-    budget: Annotated[int | None, typer.Option(help="Passes per image at most, over the whole protocol.")] = None,
-    draws: Annotated[int, typer.Option(help="Passes that a gradient is averaged over, for a random model.")] = 1,
+    batch_size: shared.Batch = None,
+    budget: shared.Budget = None,
+    draws: shared.Draws = 1,
     seed: shared.Seed = 0,
     json: shared.Json = False,
 ) -> None:

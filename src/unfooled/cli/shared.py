@@ -35,6 +35,11 @@ CLASSES = typer.Option(
     "--classes", help="Class folders and the model's indices: cat=3,dog=5, or a JSON file of such an object."
 )
 Classes = Annotated[str | None, CLASSES]
+Threat = Annotated[str, typer.Option(help="The set of changes allowed: linf:8/255, l2:0.5, l1:12, l0:20.")]
+Defense = Annotated[str | None, typer.Option(help="Put a defense in front: blur:sigma=1. Attacked adaptively.")]
+Batch = Annotated[int | None, typer.Option(help="Images in work at a time.")]
+Budget = Annotated[int | None, typer.Option(help="Passes per image at most.")]
+Draws = Annotated[int, typer.Option(help="Passes that a gradient is averaged over, for a random model.")]
 Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 

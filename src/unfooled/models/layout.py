@@ -27,7 +27,8 @@ class Compute:
     """How gradients and scores are computed. The verdict always comes from the model as it was handed in.
 
     layout:  "same" as the model; "channels-last"; or "auto": whichever is faster, measured once for a model's
-             architecture and batch shape where a run is long enough to gain from it.
+             architecture and batch shape where a run is long enough to gain from it; the same under a budget of
+             passes, since what another form fools must be confirmed by a pass of the model.
     compile:   let `torch.compile` make what gradients come from. It takes its time at first, and pays on accelerators.
     autocast:  compute gradients, not scores, in bfloat16 where torch holds that safe.
     """

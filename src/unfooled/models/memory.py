@@ -48,8 +48,8 @@ def watched(known: set[int]) -> Iterator[Need]:
 def keep_freed() -> None:
     """Have glibc keep up to 62 MiB of freed memory, where it would give it back after each pass and fault it in again.
 
-    It keeps twice the size of the largest block that has been freed so far, if that had at most 32 MiB. Passes of small
-    networks take a third less time for it. Elsewhere this is an allocation that nothing touches.
+    It keeps twice the size of the largest block that has been freed so far, if that had at most 32 MiB. Elsewhere this
+    is an allocation that nothing touches.
     """
     torch.empty(BLOCK, dtype=torch.uint8)
 
