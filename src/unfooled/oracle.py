@@ -8,6 +8,7 @@ attack sees a query on some rows of it, of a type that lacks what the attack's a
 
 from __future__ import annotations
 
+import math
 from abc import ABC
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -132,7 +133,7 @@ class Oracle:
         return (rng.torch_state(z.device), *own, *(rng.other_states() if self.passes < WATCHED else ()))
 
     def _finite(self, values: Tensor, what: str, z: Tensor, example: Tensor) -> None:
-        if bool(torch.isfinite(values.sum())):  # one reduction tells, but for sums that overflow
+        if math.isfinite(values.sum().item()):  # one reduction tells, but for sums that overflow
             return
         bad = (~torch.isfinite(values)).flatten(1).any(1)
         if bool(bad.any()):

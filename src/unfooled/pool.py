@@ -136,6 +136,7 @@ class Pool:
         self.at = 0
         self.parked: list[tuple[Trials, State]] = []  # rows that memory turned out to have no room for
         self.sightings: list[Sighting] = []
+        self.wanted = torch.zeros(0, dtype=torch.bool)
         self.waiting: list[tuple[Trials, Tensor]] = []
 
     def run(self) -> None:
@@ -146,6 +147,7 @@ class Pool:
             self.sightings.clear()
             if asked is not rows:
                 asked, query = rows, self.work.query(rows, self.oracle, self.sightings.append)
+                self.wanted = self._wanted(rows)
             try:
                 state = replace(self.work.attack.step(query, state), k=state.k + 1)
             except torch.OutOfMemoryError:
@@ -238,18 +240,22 @@ class Pool:
             if bool(rows.fresh.any()) and seen.row is None:
                 leave |= self._screen(rows, seen)
                 rows.fresh.fill_(False)
-            if not bool(seen.fooled.any()):
-                continue
-            point = (seen.fooled & ~(leave if seen.row is None else leave[seen.row])).nonzero().squeeze(1)
-            row = point if seen.row is None else seen.row[point]
-            if not self.work.attack.minimal:  # of a trial that has succeeded no further point is asked for but its end
-                useful = (self.ledger.winner[rows.example] > rows.number.cpu()).to(self.device)[row]
-                point, row = point[useful], row[useful]
+            wanted = self.wanted & ~leave
+            point = (seen.fooled & (wanted if seen.row is None else wanted[seen.row])).nonzero().squeeze(1)
             if len(point):
+                row = point if seen.row is None else seen.row[point]
                 fooled = self._accept(take(rows, row), seen.z[point].detach(), seen.by_victim)
+                self.wanted = self._wanted(rows)
                 if self.work.cancels:
                     leave[row[fooled]] = True
         return leave
+
+    def _wanted(self, rows: Trials) -> Tensor:
+        """The rows of which a point that fools is still of use: (B,) bools. Of a fixed budget, a trial that has succeeded
+        is asked for no further point but its end."""
+        if self.work.attack.minimal:
+            return torch.ones(len(rows), dtype=torch.bool, device=self.device)
+        return (self.ledger.winner[rows.example] > rows.number.cpu()).to(self.device)
 
     def _screen(self, rows: Trials, seen: Sighting) -> Tensor:
         """The fresh rows whose image the model gets wrong: it was looked at just now."""
