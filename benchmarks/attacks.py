@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import common, ours, peers
+from . import common, libraries, ours, peers
 from .common import Subject
 
 STEPS = {  # of one trial; the published defaults but for Square and HopSkipJump, which would take hours
@@ -129,8 +129,8 @@ def arms_of(attack: str) -> dict[str, Run]:
             print(f"skipped: {name}'s {attack}: {TOO_SLOW[attack, name]}")
             continue
         try:
-            peers.check(name)
-        except peers.Missing as reason:
+            libraries.check(name)
+        except libraries.Missing as reason:
             print(f"skipped: {reason}")
         else:
             arms[name] = peer

@@ -27,7 +27,7 @@ import unfooled as uf
 from unfooled.attacks import ATTACKS, Plan, parse
 from unfooled.threats import Threat
 
-from . import common, peers
+from . import common, libraries
 from .common import Subject
 
 PEER = "pyautoattack"
@@ -60,7 +60,7 @@ def run(at: Subject, norm: str, arm: str, batch: int, seed: int) -> tuple[Tensor
     """Adversarial images of one arm."""
     threat = at.threat(norm)
     if arm == PEER:
-        return peers.timed_autoattack(at.model, at.images, at.labels, norm, threat.eps, batch, seed)
+        return libraries.timed_autoattack(at.model, at.images, at.labels, norm, threat.eps, batch, seed)
     found = uf.attack(at.model, at.images, at.labels, threat, plan_of(arm, threat), seed=seed)
     return found.adversarial, {part.attack: part.seconds for part in found.parts}
 
@@ -166,10 +166,10 @@ def report(lines: Sequence[Line]) -> str:
                 *versus[1:],
             ])  # fmt: skip
         for arm, t in totals.items():
-            shares = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in t.parts.items())
-            parts.append(f"{model}, {norm}, {arm}: {shares}.")
+            shares = ", ".join(f"{name} {seconds:.0f}" for name, seconds in t.parts.items() if seconds >= 0.5)
+            parts.append(f"- {model}, {norm}, {arm}: {shares or 'less than 0.5 each'}")
     text = common.table(HEAD, rows, left=3)
-    return f"{text}\n\nWhat the parts took. {' '.join(parts)}" if parts else text
+    return "\n".join([text, "", "Seconds of the parts that took half a second or more:", "", *parts])
 
 
 ABOUT = """## The protocols beside AutoAttack
@@ -215,7 +215,7 @@ def main() -> None:
 def extend(chosen: argparse.Namespace, done: set[tuple[str, str, int, int, str]]) -> list[Line]:
     """Run what is not done yet; each line is in the file before the next begins."""
     if PEER in chosen.arms:
-        peers.check(PEER)
+        libraries.check(PEER)
     chosen.file.parent.mkdir(parents=True, exist_ok=True)
     if chosen.file.exists() and not chosen.file.read_text().endswith("\n"):
         with chosen.file.open("a") as kept:

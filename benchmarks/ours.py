@@ -66,7 +66,7 @@ def run(
     seed: int = 0,
     early_stop: bool = True,
 ) -> Tensor:
-    """Adversarial images, as from a `peers.Peer`."""
+    """Adversarial images, as from a `libraries.Peer`."""
     threat = THREATS[norm_of(attack)](torch.inf if eps is None else eps)
     found = uf.attack(model, x, y, threat, plan(attack, steps), batch_size=batch, seed=seed, early_stop=early_stop)
     return found.adversarial

@@ -41,7 +41,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import common, ours, peers
+from . import common, libraries, ours, peers
 from .common import Subject
 
 RUNS, MOST_RUNS = 10, 20  # of the search
@@ -167,8 +167,8 @@ def arms_of(attack: str, passes: int, seed: int = 0) -> dict[str, Run]:
         if library not in LIBRARIES:
             continue
         try:
-            peers.check(library)
-        except peers.Missing as reason:
+            libraries.check(library)
+        except libraries.Missing as reason:
             print(f"skipped: {reason}")
             continue
         if name not in FIXED:

@@ -19,6 +19,11 @@ def take(rows: Rows, index: Tensor) -> Rows:
     return replace(rows, **{name: t[index.to(t.device)] for name, t in _tensors(rows).items()})  # type: ignore[type-var]
 
 
+def where(rows: Rows, mask: Tensor) -> Rows:
+    """Those rows where the mask (B,) holds; if it does everywhere, nothing is copied."""
+    return rows if bool(mask.all()) else take(rows, mask.nonzero().squeeze(1))
+
+
 def join(first: Rows, second: Rows) -> Rows:
     """The rows of two such dataclasses, one after the other."""
     others = _tensors(second)

@@ -400,18 +400,20 @@ def _threshold(change: Tensor, limit: Tensor, total: Tensor, radius: Tensor) -> 
     """
     low, high = torch.zeros_like(radius), change.amax(1)
     t = (total - radius) / (change > 0).sum(1)  # no slope is steeper than the count, so this is not past the root
+    if bool((high > radius).any()):  # nor is this: one component that has the room may have all of the radius
+        t = torch.maximum(t, torch.where(limit >= column(radius), change - column(radius), 0).amax(1))
     close = 8 * torch.finfo(change.dtype).eps * radius
     left, given = torch.empty_like(change), torch.empty_like(change)  # reused: fresh memory costs more than the sums
     for _ in range(100):
         torch.sub(change, column(t), out=left)
         torch.minimum(left, limit, out=given).clamp_(min=0)
         excess = given.sum(1) - radius
-        found = excess.abs() <= close
+        slope = (left > 0).logical_and_(left < limit).count_nonzero(1)
+        newton = t + excess / slope
+        found = (excess.abs() <= close) | (newton == t)  # many radii away rounding leaves more than is close
         if bool(found.all()):
             break
-        slope = (left > 0).logical_and_(left < limit).count_nonzero(1)
         low, high = torch.where(excess > 0, t, low), torch.where(excess > 0, high, t)
-        newton = t + excess / slope
         guarded = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)
         t = torch.where(found, t, guarded)
     return t

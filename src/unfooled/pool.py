@@ -17,7 +17,7 @@ from . import rng
 from .attacks.base import Attack, State
 from .errors import ModelError
 from .goals import Goal
-from .ledger import Ledger, Trials, join, take
+from .ledger import Ledger, Trials, join, take, where
 from .models import memory
 from .oracle import QUERIES, Access, Oracle, Sighting
 from .threats import Threat
@@ -157,12 +157,11 @@ class Pool:
             ended = state.k >= self.work.attack.steps
             ended = (ended if state.done is None else ended | state.done) & ~leave
             if self._grow() or bool((leave | ended).any()):
-                at = ended.nonzero().squeeze(1)
-                self._finish(take(rows, at), state.x[at])
+                self._finish(where(rows, ended), state.x[ended])
                 if self.work.cancels:
                     leave |= (self.ledger.winner[rows.example] < rows.number.cpu()).to(self.device)
-                stay = (~(leave | ended)).nonzero().squeeze(1)
-                rows, state = self._refill(take(rows, stay), take(state, stay))
+                stay = ~(leave | ended)
+                rows, state = self._refill(where(rows, stay), where(state, stay))
                 self._tell(len(rows) if rows is not None else 0)
         self._flush()
 
@@ -279,7 +278,7 @@ class Pool:
             some = take(rows, at)
             good[at] = self.oracle.confirm(z[at], self.work.goal(some), some.example)
         if bool(good.any()):
-            self._offer(take(rows, good.nonzero().squeeze(1)), z[good])
+            self._offer(where(rows, good), z[good])
         return good
 
     def _inside(self, rows: Trials, z: Tensor, asked: Tensor) -> Tensor:
@@ -308,10 +307,10 @@ class Pool:
                 rows, z = join(rows, more), torch.cat([z, ends])
             fooled = self.oracle.confirm(z, self.work.goal(rows), rows.example)
             good = self._inside(rows, z, torch.ones_like(fooled))
-            self.ledger.end(take(rows, (~(fooled & good)).nonzero().squeeze(1)), z[~(fooled & good)])
-            if bool((fooled & good).any()):
-                index = (fooled & good).nonzero().squeeze(1)
-                self._offer(take(rows, index), z[index], final=True)
+            good &= fooled
+            self.ledger.end(where(rows, ~good), z[~good])
+            if bool(good.any()):
+                self._offer(where(rows, good), z[good], final=True)
 
     def _offer(self, rows: Trials, z: Tensor, final: bool = False) -> None:
         spent = self.oracle.forward[rows.example] + self.oracle.backward[rows.example]

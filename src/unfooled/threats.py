@@ -143,7 +143,7 @@ class Threat(ABC):
         flat, rows = z.flatten(1), x.flatten(1)
         low, high = self.box(x)
         norm = self.norm(x.shape[1:])
-        size = norm.size(flat.double() - rows.double())
+        size = norm.size((flat - rows).double())
         scale = torch.maximum(flat.abs().amax(1), rows.abs().amax(1)).double()
         most = self.eps * (1 + 64 * precision) + 2 * precision * scale * norm.rounding(flat.shape[1])
         return (size <= most) & (flat >= low).all(1) & (flat <= high).all(1)

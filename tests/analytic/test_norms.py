@@ -508,3 +508,15 @@ def test_l2_and_linf_and_l1_samples_are_not_all_on_the_sphere():
 def test_l1_and_l2_are_exported():
     assert L1(1).norm(torch.Size([2])) == L1(2).norm(torch.Size([3]))
     assert L2(1) != L1(1)
+
+
+@pytest.mark.parametrize("eps", [1e-5, 1e-2, 1.0, 100.0])
+def test_an_l1_projection_takes_few_newton_steps_however_far_the_points(eps, monkeypatch):
+    """In float32 rounding may leave more than the last step asks for: that must not make it go on for ever."""
+    steps, sub = [], torch.sub
+    monkeypatch.setattr(torch, "sub", lambda *args, **kwargs: (steps.append(1), sub(*args, **kwargs))[1])
+    x = torch.rand((16, 784), generator=draw())
+    z = x + torch.randn((16, 784), generator=draw(1))
+    near = L1(eps).project(z, x)
+    assert 1 <= len(steps) <= 20
+    assert bool(L1(eps).contains(near, x).all())

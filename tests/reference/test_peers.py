@@ -18,7 +18,7 @@ from functools import cache
 
 import pytest
 import torch
-from benchmarks import common, ours, peers
+from benchmarks import common, libraries, ours, peers
 
 from unfooled.attacks import ATTACKS
 
@@ -110,7 +110,7 @@ def theirs(name: str, attack: str, peer: str, steps: int) -> common.Verdict:
     run = peers.PEERS[attack][peer]
     try:
         points = run(at.model, at.images, at.labels, eps_of(name, attack), steps, len(at.images), 0)
-    except peers.Missing as reason:
+    except libraries.Missing as reason:
         pytest.skip(str(reason))
     return judged(at, attack, points)
 

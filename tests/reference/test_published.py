@@ -4,7 +4,7 @@ AutoAttack's settings are read off the official code (repackaged as pyautoattack
 """
 
 import pytest
-from benchmarks import peers
+from benchmarks import libraries
 
 import unfooled as uf
 from unfooled import protocols
@@ -14,8 +14,8 @@ OFFICIAL = {"apgd-ce": "apgd", "apgd-t": "apgd_targeted", "fab-t": "fab", "squar
 
 def official(norm):
     try:
-        module = peers._import("pyautoattack")
-    except peers.Missing as reason:
+        module = libraries.imported("pyautoattack")
+    except libraries.Missing as reason:
         pytest.skip(str(reason))
     return module.AutoAttack(lambda x: x, norm=norm.capitalize(), eps=0.1, version="standard")
 
@@ -66,8 +66,8 @@ def test_its_parts_have_the_official_options(norm):
 def test_torchattacks_autoattack_takes_a_tenth_of_the_iterations():
     """If this fails, torchattacks has been mended: compare with its AutoAttack then."""
     try:
-        ta = peers._import("torchattacks")
-    except peers.Missing as reason:
+        ta = libraries.imported("torchattacks")
+    except libraries.Missing as reason:
         pytest.skip(str(reason))
     model = uf.models.load("fashion-mnist/plain")
     parts = ta.AutoAttack(model, eps=0.1)._autoattack.attacks
@@ -79,9 +79,9 @@ def test_arts_autoattack_has_other_parts():
     """If this fails, ART has been mended: compare with its AutoAttack then."""
     try:
         attacks, estimators = (
-            peers._import(f"art.{name}") for name in ("attacks.evasion", "estimators.classification")
+            libraries.imported(f"art.{name}") for name in ("attacks.evasion", "estimators.classification")
         )
-    except peers.Missing as reason:
+    except libraries.Missing as reason:
         pytest.skip(str(reason))
     from torch import nn
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from benchmarks import attacks, autoattack, common, peers, quality
+from benchmarks import attacks, autoattack, common, libraries, quality
 from torch import nn
 
 from helpers import Linear
@@ -113,14 +113,14 @@ def test_optimality():
 
 
 def test_a_missing_peer_says_why(monkeypatch):
-    monkeypatch.setitem(peers.MODULES, "foolbox", "no_such_peer")
-    with pytest.raises(peers.Missing, match="no_such_peer cannot be imported"):
-        peers.check("foolbox")
+    monkeypatch.setitem(libraries.MODULES, "foolbox", "no_such_peer")
+    with pytest.raises(libraries.Missing, match="no_such_peer cannot be imported"):
+        libraries.check("foolbox")
 
 
 def test_a_peer_leaves_the_callers_generators_alone():
     before = torch.get_rng_state()
-    with peers._quiet(3):
+    with libraries.quiet(3):
         torch.rand(1)
     assert torch.equal(torch.get_rng_state(), before)
 
