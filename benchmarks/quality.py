@@ -29,7 +29,6 @@ Writes the section "quality" of docs/benchmarks.md and docs/images/quality-NORM.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -193,19 +192,26 @@ class Row:
     forward: float
     backward: float
     seconds: float
+    failed: str = ""  # the error that ended it: what it had found until then counts
 
 
 def measure(at: Subject, attack: str, arm: str, run: Run, passes: int) -> Row:
     """One arm, watched."""
     norm = peers.norm_of(attack)
     model = Watched(at.model, at.images, at.labels, norm, passes).eval()
-    start = time.perf_counter()
-    with contextlib.suppress(Spent):
+    start, failed = time.perf_counter(), ""
+    try:
         run(model, at.images, at.labels)
+    except Spent:
+        pass
+    except Exception as error:
+        if arm == OURS:
+            raise
+        failed = f"{type(error).__name__}: {error}"
     return Row(
         model=at.name, norm=norm, attack=peers.family(attack), arm=arm, distances=tuple(model.best.tolist()),
         forward=float(model.forwards.double().mean()), backward=float(model.backwards.double().mean()),
-        seconds=time.perf_counter() - start,
+        seconds=time.perf_counter() - start, failed=failed,
     )  # fmt: skip
 
 
@@ -258,7 +264,12 @@ def report(rows: Sequence[Row]) -> str:
         }
         title = f"### {norm}\n\nBest of ours {best[True]}, best of the peers {best[False]}."
         picture = f"![Accuracy against {norm} distance](images/quality-{norm}.svg)"
-        parts.append(f"{title}\n\n{common.table(head, [c for _, c in lines], left=2)}\n\n{picture}")
+        errors = [
+            f"{r.attack} of {r.arm} ended on {r.model} with {r.failed}: what it had found until then counts."
+            for r in rows
+            if r.norm == norm and r.failed
+        ]
+        parts.append("\n\n".join([title, common.table(head, [c for _, c in lines], left=2), *errors, picture]))
     return "\n\n".join(parts)
 
 
