@@ -262,7 +262,8 @@ def report(rows: Sequence[Row]) -> str:
             side: next((f"{v:.4f} ({c[0]})" for v, c in lines if (c[1] == OURS) == side), "none")
             for side in (True, False)
         }
-        title = f"### {norm}\n\nBest of ours {best[True]}, best of the peers {best[False]}."
+        images = len(next(r for r in rows if r.norm == norm).distances)
+        title = f"### {norm}\n\n{images} images. Best of ours {best[True]}, best of the peers {best[False]}."
         picture = f"![Accuracy against {norm} distance](images/quality-{norm}.svg)"
         errors = [
             f"{r.attack} of {r.arm} ended on {r.model} with {r.failed}: what it had found until then counts."
@@ -324,7 +325,7 @@ def plot(rows: Sequence[Row], norm: str, file: Path) -> None:
 
 ABOUT = """## Optimality of minimum-norm attacks
 
-AttackBench's measure (Cinà et al. 2025, arXiv:2404.19460) at {passes} passes per image, on the first {images} test images:
+AttackBench's measure (Cinà et al. 2025, arXiv:2404.19460) at {passes} passes per image, on the first test images:
 `python -m benchmarks.quality`; its docstring has the definition and how fixed-budget attacks are run within a search
 for eps. 1 is the best point that any attack here found, for every image; 0 is nothing found. "missed" counts the images
 for which nothing was found. Passes and seconds are means over the models; {machine}.
@@ -371,7 +372,7 @@ def main() -> None:
                     print(f"{at.name}  {norm}  {name}, {arm}: {row.seconds:.1f} s", flush=True)
     print(f"\n{report(rows)}")
     if not chosen.dry:
-        about = ABOUT.format(passes=chosen.passes, images=chosen.images, machine=common.machine())
+        about = ABOUT.format(passes=chosen.passes, machine=common.machine())
         common.write_section("quality", f"{about}\n{report(rows)}")
         for norm in dict.fromkeys(r.norm for r in rows):
             plot(rows, norm, common.IMAGES / f"quality-{norm}.svg")

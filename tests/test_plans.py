@@ -1,6 +1,7 @@
 """Targets in MALT's order, escalation, parts, who fooled, and the trace of improvements."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -108,3 +109,43 @@ def test_a_budget_knows_what_a_step_towards_one_class_costs():
     assert bool((aimed.forward + aimed.backward <= 124).all())
     free = attack(p.model, p.x, p.y, threat, "fab:steps=20", budget=124)
     assert bool((free.forward + free.backward <= 124).all())
+
+
+@pytest.mark.parametrize(
+    ("text", "each", "runs"),
+    [
+        ("ddn:steps=499", 499, 1), ("ddn:steps=500", 250, 2), ("ddn:steps=1000", 250, 4), ("sigma-zero", 500, 2),
+        ("sigma-zero:steps=999", 999, 1), ("pdpgd", 500, 1), ("pdpgd:steps=1500", 500, 3), ("fmn:steps=1000", 1000, 1),
+        ("restarts:count=3(ddn:steps=1000)", 250, 12), ("targeted:k=2(ddn:steps=1000)", 250, 4),
+    ],
+)  # fmt: skip
+def test_minimum_norm_attacks_share_many_looks_out_over_runs(text, each, runs):
+    (stage,) = parse(text).stages()
+    assert (stage.attack.steps, stage.restarts) == (each, runs)
+    assert str(parse(text)) == str(parse(str(parse(text))))
+
+
+def test_runs_find_what_one_does_not():
+    p = problem((8,), count=40)
+    steps = 2 * uf.attacks.DDN.enough
+    short = attack(p.model, p.x, p.y, uf.L2(math.inf), uf.attacks.DDN(steps=steps // 2))
+    whole = attack(p.model, p.x, p.y, uf.L2(math.inf), uf.attacks.DDN(steps=steps))
+    assert bool((whole.distance <= short.distance).all())
+    assert bool((whole.distance < short.distance).any())
+    assert bool((whole.forward <= 1 + steps + 2).all())
+
+
+def test_a_budget_gives_fewer_runs_not_shorter_ones():
+    p = problem((8,))
+    method = uf.attacks.DDN(steps=1000)
+    seen = []
+    for budget in (2002, 1200, 600, 90):
+        result = attack(p.model, p.x, p.y, uf.L2(math.inf), method, budget=budget)
+        assert int((result.forward + result.backward).max()) <= budget
+        seen.append(result.parts[0].attack)
+    assert seen == [
+        "restarts:count=4(ddn:steps=249)",
+        "restarts:count=2(ddn:steps=299)",
+        "ddn:steps=299",
+        "ddn:steps=44",
+    ]

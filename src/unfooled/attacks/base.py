@@ -85,6 +85,8 @@ class Attack(Plan):
     steps:    looks per trial (a field or a class variable).
     minimal:  whether it looks for the smallest change: then it sees the threat with an infinite radius.
     wanders:  whether it looks at points outside the set on its way, which then are no fault and no success.
+    enough:   looks in which a run from the image finds nearly all that it finds; where `steps` are twice as many or more,
+              further runs find more than the same one going on. None: it has one run.
     """
 
     name: ClassVar[str]
@@ -92,6 +94,7 @@ class Attack(Plan):
     norms: ClassVar[tuple[type[Threat], ...]]
     minimal: ClassVar[bool] = False
     wanders: ClassVar[bool] = False
+    enough: ClassVar[int | None] = None
     steps: int
 
     @property
@@ -113,8 +116,11 @@ class Attack(Plan):
         """One look at each row, and the state after it."""
 
     def stages(self) -> tuple[Stage, ...]:
-        """One trial of itself."""
-        return (Stage(self),)
+        """One trial of itself, or as many as its steps are enough for."""
+        runs = max(1, self.steps // self.enough) if self.enough else 1
+        if runs == 1:
+            return (Stage(self),)
+        return (Stage(replace(self, steps=self.steps // runs), restarts=runs),)  # type: ignore[type-var]  # all are dataclasses
 
     def __str__(self) -> str:
         from .. import text

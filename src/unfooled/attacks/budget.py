@@ -17,8 +17,8 @@ def deal(stages: Sequence[Stage], budget: int | None, oracle: Oracle, logits: Te
     """Share a budget of passes per image out over the stages, in order, before the first step.
 
     The clean logits (N, C) have cost a pass, where they are known. Finding an order of targets costs its passes; a trial
-    its looks and one confirming pass. The stage at which the budget ends gets as many trials as can have a look, with
-    equal steps; those after it get nothing.
+    its looks and one confirming pass. The stage at which the budget ends gets as many trials as can have a look (of an
+    attack that says so, enough looks), with equal steps; those after it get nothing.
     """
     if budget is None:
         return list(stages)
@@ -39,8 +39,10 @@ def deal(stages: Sequence[Stage], budget: int | None, oracle: Oracle, logits: Te
             left -= stage.trials * (stage.attack.steps * look + 1)
             continue
         trials = min(stage.trials, left // (look + 1))
+        if stage.attack.enough:  # fewer runs rather than shorter ones
+            trials = min(trials, max(1, stage.targets, left // look // stage.attack.enough))
         if trials > 0:
-            steps = min(stage.attack.steps, (left // trials - 1) // look)
+            steps = min(stage.attack.steps * stage.trials // trials, (left // trials - 1) // look)
             dealt.append(_shortened(stage, trials, steps))
         break
     if not dealt:
@@ -52,7 +54,7 @@ def deal(stages: Sequence[Stage], budget: int | None, oracle: Oracle, logits: Te
 
 def _shortened(stage: Stage, trials: int, steps: int) -> Stage:
     attack = stage.attack
-    if steps < attack.steps:
+    if steps != attack.steps:
         attack = replace(attack, steps=steps)  # type: ignore[type-var]  # every attack is a dataclass
     if stage.targets:
         targets = min(stage.targets, trials)
