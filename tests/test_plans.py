@@ -8,7 +8,7 @@ import torch
 
 import unfooled as uf
 from helpers import Linear, counted, problem
-from unfooled.attacks import APGD, BIM, FGSM, PGD, Cascade, Escalate, Restarts, Targeted, parse
+from unfooled.attacks import APGD, BIM, FGSM, PGD, Cascade, Escalate, Restarts, Square, Targeted, parse
 from unfooled.engine import attack
 from unfooled.threats import L2, Linf
 
@@ -66,6 +66,29 @@ def test_escalation_runs_only_after_a_success():
     assert some.parts[1].examples == left
     assert some.parts[2].examples == left - some.parts[1].fooled
     assert parse(str(plan)) == plan
+
+
+class Shattered(torch.nn.Module):
+    """A ripple on the input, too fast and too low to matter to an answer: its slope is all that a gradient shows."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x + 0.002 * torch.sin(10_000 * x))
+
+
+def test_escalation_also_runs_where_gradients_are_left_behind():
+    """Nobody is fooled here; without gradients one gets nearer than with them only where they are masked."""
+    draw = torch.Generator().manual_seed(0)
+    net = Linear(torch.randn((2, 36), generator=draw, dtype=F64), torch.tensor([50.0, 0], dtype=F64))
+    x, y = 0.3 + 0.4 * torch.rand((8, 1, 6, 6), generator=draw, dtype=F64), torch.zeros(8, dtype=torch.int64)
+    plan = Cascade(PGD(steps=10, step_size=0.3), Escalate(Square(steps=60), Square(steps=7)))
+    for model, further in ((net, 0), (Shattered(net), 8)):
+        result = attack(model, x, y, Linf(0.1), plan)
+        assert not bool(result.success.any())
+        assert [part.examples for part in result.parts] == [8, 8, further]
 
 
 def test_the_parts_add_up_and_name_who_fooled():

@@ -27,6 +27,7 @@ from .pool import Pool, Progress, Work, screen, starts_at_image
 from .results import AttackCost
 from .threats import Threat
 
+NEARER = 0.25  # of a stage's images: getting nearer than all before it on so many is as good as fooling one
 FIRST = 10  # of a first stage with early stop, few examples are expected to need all looks: one in so many
 
 
@@ -146,7 +147,8 @@ def attack(
         else:  # all looks are taken; a budget is dealt by what a look costs, so that is settled before
             faster.adopt(oracle, len(x), stages, device)
             faster.open.clear()
-        common = Work(stages[0].attack, threat, x, y, t, given_ids, seed, early_stop)
+        leads = any(stage.needs for stage in stages)
+        common = Work(stages[0].attack, threat, x, y, t, given_ids, seed, early_stop, leads=leads)
         logits: Tensor | None = None
         if not _screens_in_passing(stages, common, oracle, device):
             with rng.forked(seed, len(stages)):
@@ -207,10 +209,13 @@ def _run(
     """
     parts: list[AttackCost] = []
     ends = [0]
+    promising: list[
+        bool
+    ] = []  # whether a stage has fooled an image, or got nearer than those before it on enough of them
     for at, stage in enumerate(stages):
         work = replace(common, attack=stage.attack, trials=stage.trials, offset=ends[-1], examples=ledger.open())
-        idle = stage.needs and not any(part.fooled for part in parts[-stage.needs :])
-        before, start = _spent(oracle, ledger), time.perf_counter()
+        idle = stage.needs and not any(promising[-stage.needs :])
+        before, lead, start = _spent(oracle, ledger), ledger.lead[work.examples], time.perf_counter()
         with rng.forked(common.seed, at):
             if len(work.examples) and not idle:
                 if at:
@@ -225,6 +230,8 @@ def _run(
             backward=backward, seconds=round(time.perf_counter() - start, 3),
         )  # fmt: skip
         parts.append(cost)
+        closer = int((ledger.lead[work.examples] < lead - 1e-3 * lead.abs()).sum())
+        promising.append(fooled > 0 or closer >= NEARER * max(1, len(lead)))
         ends.append(ends[-1] + work.trials)
     return tuple(parts), torch.tensor(ends[1:])
 

@@ -95,6 +95,7 @@ class Ledger:
         self.correct = torch.zeros(count, dtype=torch.bool)
         self.prediction = torch.full((count,), -1)  # what the model answers on the image
         self.screened = torch.zeros(count, dtype=torch.bool)
+        self.lead = torch.full((count,), torch.inf, dtype=torch.float64)  # the least that the label has led by so far
         self.outside = 0
         self.notes: list[str] = []
         self.improvements: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -113,6 +114,10 @@ class Ledger:
         self.screened[example] = True
         self.prediction[example] = logits.argmax(1).cpu()
         self.correct[example] = correct.cpu()
+
+    def see(self, example: Tensor, lead: Tensor) -> None:
+        """Note by how much the label leads at points (M,) that were asked about."""
+        self.lead.scatter_reduce_(0, example, lead.cpu().double(), "amin")
 
     def trace(self) -> Trace:
         """When which distance was reached."""

@@ -18,6 +18,7 @@ from .attacks.base import Attack, State
 from .errors import ModelError
 from .goals import Goal
 from .ledger import Ledger, Trials, join, take, where
+from .losses import margin
 from .models import memory
 from .oracle import QUERIES, Access, Oracle, Sighting
 from .threats import Threat
@@ -30,6 +31,7 @@ class Work:
     targets:   (N,) classes that the model must answer, or None.
     aims:      (N, T) classes that trial number t of an example pulls towards (t modulo T), or None.
     examples:  (E,) the examples in order;  trials: how many of each;  offset: the number of the first.
+    leads:     whether the ledger notes by how much the label leads at every point.
     """
 
     attack: Attack
@@ -44,6 +46,7 @@ class Work:
     examples: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     trials: int = 1
     offset: int = 0
+    leads: bool = False
 
     @property
     def cancels(self) -> bool:
@@ -239,6 +242,9 @@ class Pool:
             if bool(rows.fresh.any()) and seen.row is None:
                 leave |= self._screen(rows, seen)
                 rows.fresh.fill_(False)
+            if self.work.leads:
+                of = rows if seen.row is None else take(rows, seen.row)
+                self.ledger.see(of.example, -margin(seen.logits, replace(self.work.goal(of), aim=None)))
             wanted = self.wanted & ~leave
             point = (seen.fooled & (wanted if seen.row is None else wanted[seen.row])).nonzero().squeeze(1)
             if len(point):

@@ -54,7 +54,7 @@ def _standard_l1() -> Plan:
 
 
 def _gradient_free() -> Plan:
-    """A short search without gradients, and the whole one if that finds anything that gradients missed."""
+    """A short search without gradients, and the whole one if that finds, or comes near to, what gradients missed."""
     return Escalate(Square(steps=500), Square())
 
 

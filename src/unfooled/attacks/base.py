@@ -55,7 +55,7 @@ class Stage:
 
     targets:  0: no aim; k: the trials aim at the k classes that `order` puts first.
     order:    "logits" or "malt"; see `Targeted`.
-    needs:    run only if one of this many stages before it has fooled an image; 0: always.
+    needs:    run only if one of this many stages before it has fooled an image or got nearer on many; 0: always.
     """
 
     attack: Attack
@@ -221,16 +221,17 @@ class Cascade(Plan):
 
 @dataclass(frozen=True)
 class Escalate(Plan):
-    """A cheap plan, and a dear one on what it left only if the cheap one fooled any image at all.
+    """A cheap plan, and a dear one on what it left only if the cheap one fooled any image at all, or brought the label's
+    lead below what all stages before it had reached on a quarter of its images.
 
-    For a gradient-free attack after gradient attacks: what it finds there says that gradients are masked.
+    For a gradient-free attack after gradient attacks: where it gets nearer than they did, gradients are masked.
     """
 
     plan: Plan
     further: Plan
 
     def stages(self) -> tuple[Stage, ...]:
-        """The plan's stages, then the further ones, which need a success among those before them."""
+        """The plan's stages, then the further ones, which need a success or progress among those before them."""
         first = self.plan.stages()
         more = (replace(stage, needs=len(first) + at) for at, stage in enumerate(self.further.stages()))
         return (*first, *more)
