@@ -408,14 +408,17 @@ def _threshold(change: Tensor, limit: Tensor, total: Tensor, radius: Tensor) -> 
         torch.sub(change, column(t), out=left)
         torch.minimum(left, limit, out=given).clamp_(min=0)
         excess = given.sum(1) - radius
-        slope = (left > 0).logical_and_(left < limit).count_nonzero(1)
-        newton = t + excess / slope
-        found = (excess.abs() <= close) | (newton == t)  # many radii away rounding leaves more than is close
+        found = excess.abs() <= close
         if bool(found.all()):
             break
+        slope = (left > 0).logical_and_(left < limit).count_nonzero(1)
+        newton = t + excess / slope
+        found |= newton == t  # many radii away rounding leaves more than is close
         low, high = torch.where(excess > 0, t, low), torch.where(excess > 0, high, t)
         guarded = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)
-        t = torch.where(found, t, guarded)
+        before, t = t, torch.where(found, t, guarded)
+        if torch.equal(before, t):
+            break
     return t
 
 
