@@ -209,9 +209,7 @@ def _run(
     """
     parts: list[AttackCost] = []
     ends = [0]
-    promising: list[
-        bool
-    ] = []  # whether a stage has fooled an image, or got nearer than those before it on enough of them
+    promising: list[bool] = []  # has a stage fooled an image, or got nearer than all before it on enough of them?
     for at, stage in enumerate(stages):
         work = replace(common, attack=stage.attack, trials=stage.trials, offset=ends[-1], examples=ledger.open())
         idle = stage.needs and not any(promising[-stage.needs :])
