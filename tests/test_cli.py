@@ -167,7 +167,10 @@ def test_a_target_keeps_the_numbers_of_the_data(tmp_path):
         pixels = np.asarray(Image.open(file)).astype(int)
         assert np.abs(pixels - found.images[int(file.stem), 0].numpy().astype(int)).max() <= 0.2 * 255
     lines = (tmp_path / "r" / "examples.csv").read_text().splitlines()
-    assert lines[0] == "example,label,clean_correct,success,distance,forward,backward,file"
+    assert (
+        lines[0]
+        == "example,label,clean_prediction,clean_correct,success,distance,forward,backward,fooled_by,error,file"
+    )
     assert len(lines) == 1 + len(evidence["example"])
 
 

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 import unfooled as uf
 from unfooled import defenses
 from unfooled.errors import DataError, ModelError, ParameterError
-from unfooled.evaluation import judge, sweep
+from unfooled.judging import judge
 from unfooled.oracle import Oracle
+from unfooled.sweeping import sweep
 
 MAKE = torch.Generator().manual_seed(0)
 X = torch.rand(30, 1, 4, 4, generator=MAKE)

@@ -400,9 +400,10 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("shade", ["light", "dark"])
 def test_text_has_the_contrast_of_wcag_aa(shade: str) -> None:
-    texts = [style.INK, style.SOFT, style.GREY, *style.ADAPTIVE, *style.NON_ADAPTIVE, *style.MODELS]
+    texts = [style.INK, style.SOFT, style.GREY, style.ALARM, *style.ADAPTIVE, *style.NON_ADAPTIVE, *style.MODELS]
     pairs = [(text, style.PAPER) for text in texts]
     pairs += [(text, under) for text in (style.INK, style.SOFT) for under in (style.WASH, style.TINT)]
+    pairs += [(text, style.WASH) for text in (style.MODELS[1], style.MODELS[3], style.ALARM)]  # what trust is told in
     for text, under in pairs:
         dim, bright = sorted(luminance(getattr(c, shade)) for c in (text, under))
         assert (bright + 0.05) / (dim + 0.05) >= 4.5, text.name

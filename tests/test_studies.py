@@ -10,12 +10,13 @@ from torch import nn
 
 import unfooled as uf
 from unfooled.defenses import GaussianBlur, PercentileFilter, defend
-from unfooled.evaluation import judge, sweep
+from unfooled.judging import judge
 from unfooled.models import untouched
 from unfooled.studies import demo, seed
 from unfooled.studies.both_ways import SEED, blind_points, measure, over_strengths, peak
 from unfooled.studies.common import Clock, Spent
 from unfooled.studies.single import eight_bits
+from unfooled.sweeping import sweep
 
 
 @pytest.fixture(scope="module")

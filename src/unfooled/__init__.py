@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from .attacks import Cascade, Escalate, Restarts, Targeted
     from .defenses import defend
     from .engine import Result, attack, perturb
-    from .evaluation import Sweep, evaluate, sweep
+    from .evaluation import evaluate
     from .models import Compute
     from .results import Evaluation
+    from .sweeping import Sweep, sweep
     from .threats import L0, L1, L2, Linf, Threat
     from .training import RECIPES, Recipe, train
 
@@ -38,14 +39,14 @@ _HOME = {
     "Recipe": "training",
     "Restarts": "attacks",
     "Result": "engine",
-    "Sweep": "evaluation",
+    "Sweep": "sweeping",
     "Targeted": "attacks",
     "Threat": "threats",
     "attack": "engine",
     "defend": "defenses",
     "evaluate": "evaluation",
     "perturb": "engine",
-    "sweep": "evaluation",
+    "sweep": "sweeping",
     "train": "training",
 }
 _MODULES = ("attacks", "data", "defenses", "errors", "losses", "models", "protocols")

@@ -22,7 +22,7 @@ from .ledger import Ledger, Trace
 from .models import memory
 from .models.classifier import Classifier, Model, untouched
 from .models.layout import Compute, fast_twin
-from .oracle import QUERIES, Access, Oracle
+from .oracle import QUERIES, Access, Observer, Oracle
 from .pool import Pool, Progress, Work, screen, starts_at_image
 from .results import AttackCost
 from .threats import Threat
@@ -47,6 +47,7 @@ class Result:
     parts:          what each stage of the plan did, in order.
     trace:          when which distance was reached: the query curves.
     notes:          what was converted or is doubtful.
+    outside:        points outside the threat's set that the attack has shown: none, unless it is broken.
     """
 
     adversarial: Tensor
@@ -62,6 +63,7 @@ class Result:
     parts: tuple[AttackCost, ...]
     trace: Trace
     notes: tuple[str, ...] = ()
+    outside: int = 0
 
     def __repr__(self) -> str:
         return (
@@ -96,6 +98,7 @@ def attack(
     surrogate: Model | None = None,
     compute: Compute | None = None,
     ids: Any = None,
+    observer: Observer | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Attack a model on images; see `Result` for what comes back.
@@ -116,6 +119,7 @@ def attack(
     surrogate:   take gradients from this model; the verdict stays with `model`.
     compute:     how the passes are computed; see `Compute`.
     ids:         (N,) integers that the random numbers belong to and that errors name; None: a hash of each image and label.
+    observer:    called with every look by gradient; it must not change what it sees.
     progress:    called now and then with how far the work is.
 
     Raises `DataError`, `ModelError` (also on non-finite logits) or `ParameterError`.
@@ -137,7 +141,14 @@ def attack(
         stages: Sequence[Stage] = plan.stages()
         helper = None if surrogate is None else Classifier(surrogate)
         called = torch.arange(len(x)) if given_ids is None else given_ids
-        oracle = Oracle(victim, helper, called, draws, first=lambda logits: _first_answer(logits, y, t, called, notes))
+        oracle = Oracle(
+            victim,
+            helper,
+            called,
+            draws,
+            first=lambda logits: _first_answer(logits, y, t, called, notes),
+            observer=observer,
+        )
         compute = compute or Compute()
         if budget is not None and compute.layout == "auto":  # a point from elsewhere costs a pass to confirm
             compute = replace(compute, layout="same")
@@ -173,6 +184,7 @@ def attack(
         parts=parts,
         trace=ledger.trace(),
         notes=tuple(notes.texts),
+        outside=ledger.outside,
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,3 +37,8 @@ def _processor() -> str:
 def now() -> str:
     """The time, in UTC to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def command_line() -> str:
+    """How this program was called, so that a report says how to repeat it."""
+    return shlex.join(["unfooled", *sys.argv[1:]])

@@ -6,6 +6,7 @@
     ├── DataError                 images or labels are not usable, and which
     │   └── MissingData           a data set or file is not there; says where it was sought
     ├── ModelError                the model fails, or answers what no classifier may
+    │   └── NotFinite             its logits or gradients are NaN or inf, and on which examples
     ├── OutputError               a result cannot be written
     ├── MissingExtra              an optional part is not installed; says the pip line (also an ImportError)
     └── InternalError             a promise of this package was broken: please report it
@@ -51,6 +52,19 @@ class ModelError(UnfooledError):
     """The model fails, or answers what no classifier may."""
 
     exit_status = 65
+
+
+class NotFinite(ModelError):
+    """A model's logits or gradients are NaN or inf on some examples.
+
+    examples:   what they are called.
+    gradients:  whether it is the gradients (the logits are finite).
+    """
+
+    def __init__(self, message: str, examples: tuple[int, ...] = (), gradients: bool = False) -> None:
+        super().__init__(message)
+        self.examples = examples
+        self.gradients = gradients
 
 
 class OutputError(UnfooledError):

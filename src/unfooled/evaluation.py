@@ -1,263 +1,235 @@
-"""Measurements made of attacks: of a model by a protocol, of accuracy against eps, and of given points."""
+"""A whole evaluation: preflight, adaptation, attacks in shards of a random order, checks, verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import hashlib
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
-from . import attacks, protocols, rng
-from . import data as datasets
+from . import adapt, protocols
+from ._version import __version__
+from .adapt import Strategy, Way
+from .assertions import Assertion, Verdict
 from .attacks.base import Plan
-from .data import Dataset
-from .engine import Result, attack, default_batch
-from .environment import environment, now
-from .errors import DataError, must_be
-from .goals import Goal
+from .checks.preflight import Preflight, preflight
+from .conclusion import conclude, running
+from .data import given
+from .defenses import Defended
+from .errors import ParameterError, must_be
+from .fingerprint import of_model
 from .inputs import Notes, checked_images, checked_labels
-from .models.classifier import Classifier, Model, untouched
+from .intervals import examples_needed, half_width
+from .models.classifier import Classifier, Model
 from .models.layout import Compute
-from .oracle import Oracle
 from .pool import Progress
-from .results import AttackCost, Bracket, Cost, Estimate, Evaluation, Example, Table, percent, share
+from .results import Estimate, Evaluation, Finding
+from .shard import Question, examine
+from .store import RunFolder
 from .threats import Threat
+
+SHARD = 512  # examples; the unit of evidence and of going on after an interruption
+SMALL = 128  # the same where a precision or an assertion may end the run
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where an evaluation is: examples judged of all, robust accuracy so far, and what is running within a shard."""
+
+    done: int
+    total: int
+    attacked: Estimate | None
+    within: Progress | None = None
+    stage: str = ""
 
 
 def evaluate(
     model: Model,
-    data: str | Dataset | tuple[Any, Any],
+    data: Any,
     threat: Threat | str,
     protocol: str | Plan = "fast",
-    *,
+    certify: str | None = None,
     seed: int = 0,
+    precision: float | None = None,
+    out: str | Path | None = None,
+    *,
+    assertion: str | Assertion | Sequence[str | Assertion] | None = None,
     batch_size: int | None = None,
     budget: int | None = None,
-    draws: int = 1,
+    draws: int | None = None,
     surrogate: Model | None = None,
     compute: Compute | None = None,
     ids: Any = None,
-    progress: Callable[[Progress], None] | None = None,
+    settings: Mapping[str, str] | None = None,
+    command: str = "",
+    progress: Callable[[Standing], None] | None = None,
 ) -> Evaluation:
-    """Clean and robust accuracy of a model under a protocol, with what became of every example.
+    """How easily a model is fooled, how sure that is, and how far it can be believed.
 
-    model:     an nn.Module or a callable from images to logits (N, classes).
-    data:      (images, labels), a `Dataset`, or the name of one such as "mnist:test[0:1000]".
-    threat:    the set the adversary may use, e.g. `Linf(8/255)` or "linf:8/255".
-    protocol:  quick, fast, standard or thorough; or any plan of attacks.
-    budget:    passes per image at most, over the whole protocol.
+    model:      an nn.Module or a callable from images to logits (N, classes); it is left as it was found.
+    data:       (images, labels), a `Dataset`, a torch Dataset or DataLoader of such pairs, the name of a data set such as
+                "mnist:test[0:1000]", or the folder or file of one.
+    threat:     the set the adversary may use, e.g. `Linf(8/255)` or "linf:8/255".
+    protocol:   quick, fast, standard or thorough; or any plan of attacks.
+    certify:    None: nothing is proved (no certificates yet), and the bracket is open below.
+    seed:       of all random numbers and of the order of the examples.
+    precision:  end as soon as the 95 % interval of robust accuracy is this far to either side, at most.
+    out:        a run folder: the same call goes on where it was stopped, and refuses another model or other data.
+    assertion:  such as "attacked>=0.4", or several: end as soon as the answers are certain at 95 %.
+    budget:     passes per image at most, of the protocol; adaptation comes on top.
+    draws:      passes that gradients of a random model are averaged over; None: as many as it takes, up to 16.
+    settings:   what the report shall say of where model and data came from.
+    command:    the command line that makes the evaluation again, for the report.
+    progress:   called now and then with how far the work is.
 
-    The other options are those of `unfooled.attack`. Robust accuracy under attack is an upper bound of the truth.
+    The other options are those of `unfooled.attack`. Raises `DataError`, `ModelError`, `ParameterError`, `OutputError`.
+    An example whose logits are not finite is listed and counts as wrong; the evaluation is then invalid.
     """
     threat = Threat.parse(threat) if isinstance(threat, str) else threat
+    if not isinstance(threat, Threat):
+        raise must_be("evaluate", "threat", "a Threat such as Linf(8/255)", threat)
     plan = protocol if isinstance(protocol, Plan) else protocols.named(protocol, threat)
     name = "the plan given" if isinstance(protocol, Plan) else protocol
-    images, labels, source = _images_of(data)
-    result = attack(
-        model, images, labels, threat, plan, seed=seed, batch_size=batch_size, budget=budget, draws=draws,
-        surrogate=surrogate, compute=compute, ids=ids, progress=progress,
+    asked = _Rule.of(precision, assertion, certify)
+    tell = progress or (lambda standing: None)
+    source = given(data)
+    notes = Notes()
+    images = checked_images(source.images, threat, Classifier(model).dtype, notes)
+    labels = checked_labels(source.labels, len(images)).cpu()
+    names = torch.arange(len(images)) if ids is None else checked_labels(ids, len(images), "ids", least=None).cpu()
+    question = Question(
+        model, images, labels, names, threat, plan, seed, thorough=name == "thorough", batch_size=batch_size,
+        budget=budget, surrogate=surrogate, compute=compute, draws=draws or 1,
     )  # fmt: skip
-    given = range(len(result.success)) if ids is None else torch.as_tensor(ids).tolist()
-    settings = {"data": source, "threat": str(threat), "protocol": name, "plan": str(plan), "seed": str(seed)}
-    return _evaluation(result, name, torch.as_tensor(labels), list(given), settings)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    size = SMALL if asked.may_end else SHARD
+    tuned_for = asked.tuned_for(len(images))
+    with ExitStack() as stack:
+        place = out or stack.enter_context(tempfile.TemporaryDirectory(prefix="unfooled-"))
+        folder = RunFolder(place)
+        asked_of = {"model": _called(model), "data": source.name, **(settings or {})}
+        stack.enter_context(folder.running(_spec(question, name, asked_of, size, draws)))
+        tell(Standing(0, len(images), None, stage="preflight"))
+        found = _preflight(folder, question, order, draws)
+        question = _prepared(folder, question, found)
+        done = 0
+        for number, index in enumerate(order.split(size)):
+            if number not in folder.shards():
+                before = Standing(done, len(images), running(folder, tuned_for))
 
+                def within(at: Progress, before: Standing = before) -> None:
+                    tell(replace(before, within=at))
 
-def _images_of(data: str | Dataset | tuple[Any, Any]) -> tuple[Any, Any, str]:
-    if isinstance(data, str):
-        data = datasets.load(data)
-    if isinstance(data, Dataset):
-        return data.floats(), data.labels, data.name
-    if isinstance(data, tuple | list) and len(data) == 2:
-        return data[0], data[1], f"{len(data[1])} images given"
-    raise DataError(
-        f"'data' must be (images, labels), a Dataset or a name such as 'mnist:test'. Got {type(data).__name__} instead."
-    )
-
-
-def _evaluation(result: Result, protocol: str, labels: Tensor, ids: list[int], settings: dict[str, str]) -> Evaluation:
-    n = len(result.success)
-    clean = share(int(result.clean_correct.sum()), n)
-    attacked = share(int((result.clean_correct & ~result.success).sum()), n)
-    verdict = (
-        f"The model gets {percent(clean)} of {n} images right, and {percent(attacked)} under {protocol} with "
-        f"{result.threat}. That is an upper bound of its robust accuracy: a stronger attack may find more."
-    )
-    if protocol == "quick":
-        verdict += " The protocol quick is for development: its number is never a verdict."
-    passes = result.forward.sum() + result.backward.sum()
-    summary = [
-        ["clean accuracy", percent(clean, interval=True)],
-        ["robust accuracy (attacked)", percent(attacked, interval=True)],
-        ["passes per image", f"{int(passes) / n:.0f}"],
-        ["seconds", f"{sum(part.seconds for part in result.parts):.1f}"],
-    ]
-    return Evaluation(
-        kind="evaluation",
-        title=f"{protocol.capitalize()} evaluation with {result.threat}",
-        verdict=[verdict],
-        settings=settings,
-        command="",
-        environment=environment(),
-        created=now(),
-        tables=[
-            Table(id="summary", title="Result", columns=["measure", "value"], rows=summary, strong=[1]),
-            _by_attack(result.parts),
-        ],
-        cost=[Cost(part=c.attack, forward=c.forward, backward=c.backward, seconds=c.seconds) for c in result.parts],
-        notes=list(result.notes),
-        clean_accuracy=clean,
-        robust_accuracy=Bracket(attacked=attacked),
-        attacks=list(result.parts),
-        examples=_examples(result, labels, ids),
-    )
-
-
-def _by_attack(costs: Sequence[AttackCost]) -> Table:
-    rows = [
-        [
-            c.attack,
-            str(c.examples),
-            str(c.fooled),
-            f"{(c.forward + c.backward) / max(c.examples, 1):.0f}",
-            f"{c.seconds:.1f}",
-        ]
-        for c in costs
-    ]
-    return Table(
-        id="attacks", title="By attack", columns=["attack", "images", "fooled", "passes each", "seconds"], rows=rows
-    )
-
-
-def _examples(result: Result, labels: Tensor, ids: list[int]) -> list[Example]:
-    columns = (
-        ids,
-        labels.tolist(),
-        result.clean_prediction.tolist(),
-        result.fooled_by.tolist(),
-        result.distance.tolist(),
-    )
-    return [
-        Example(
-            index=index, label=int(label), clean_prediction=prediction,
-            fooled_by=None if by < 0 else result.parts[by].attack,
-            distance=None if distance == torch.inf else distance,
-        )
-        for index, label, prediction, by, distance in zip(*columns, strict=True)
-    ]  # fmt: skip
+                outcome = examine(question, index, within)
+                arrays = {"adversarial": outcome.adversarial.numpy(), "example": names[index].numpy()}
+                seconds = sum(cost["seconds"] for cost in outcome.log["attacks"])
+                folder.add_shard(number, arrays, outcome.rows, seconds, outcome.notes, outcome.log)
+            done += len(index)
+            now = running(folder, tuned_for)
+            tell(Standing(done, len(images), now))
+            if done < len(images) and asked.ends(now):
+                break
+        answer = conclude(
+            folder, question, found, name, source, asked_of, tuned_for, asked.may_end, [*notes.texts], command,
+            keep=out is not None,
+        )  # fmt: skip
+        if out is not None:
+            folder.write_evaluation(answer)
+        return answer
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """Accuracy against eps, by the smallest eps of the grid at which each image was fooled.
+class _Rule:
+    """When the run may end before the last example."""
 
-    eps:            the grid, rising; it may begin with 0, the clean accuracy.
-    fooled_at:      (N,) float64, the smallest eps that fooled, of a minimum-norm attack the size of its change; 0 where the
-                    model was wrong anyway; inf where none did.
-    adversarial:    (N, *shape) the point found there; the image itself elsewhere.
-    clean_correct:  (N,) right on the image.
-    forward, backward:  passes, of all images together.
-    """
+    precision: float | None
+    assertions: tuple[Assertion, ...]
 
-    threat: Threat
-    eps: tuple[float, ...]
-    fooled_at: Tensor
-    adversarial: Tensor
-    clean_correct: Tensor
-    forward: int
-    backward: int
+    @classmethod
+    def of(
+        cls, precision: float | None, assertion: str | Assertion | Sequence[str | Assertion] | None, certify: str | None
+    ) -> _Rule:
+        if precision is not None and not (isinstance(precision, int | float) and 0 < precision < 0.5):
+            raise must_be("evaluate", "precision", "a half-width in (0, 0.5), such as 0.03", precision)
+        if certify is not None:
+            raise must_be("evaluate", "certify", "None: this version has no certificates", certify)
+        several = [assertion] if isinstance(assertion, str | Assertion) else assertion or []
+        claims = tuple(Assertion.parse(claim) if isinstance(claim, str) else claim for claim in several)
+        if any(claim.measure == "certified" for claim in claims):
+            raise ParameterError(
+                "'certified' cannot be asserted: this version has no certificates. Assert 'attacked>=…'."
+            )
+        return cls(precision, claims)
 
-    def accuracy(self, eps: float) -> Estimate:
-        """The share right on the image and not fooled at eps or below; it can only fall with eps."""
-        right = self.clean_correct & (self.fooled_at > eps)
-        return share(int(right.sum()), len(right))
+    @property
+    def may_end(self) -> bool:
+        return self.precision is not None or bool(self.assertions)
 
-    def accuracies(self) -> list[Estimate]:
-        """One for each eps of the grid."""
-        return [self.accuracy(eps) for eps in self.eps]
+    def tuned_for(self, count: int) -> float:
+        """The number of examples at which the confidence sequence is narrowest, chosen before any is looked at."""
+        return count if self.precision is None else min(count, examples_needed(self.precision))
 
-
-def sweep(
-    model: Model,
-    images: Any,
-    labels: Any,
-    threat: Threat | str,
-    eps: Sequence[float],
-    method: Plan | str,
-    *,
-    after: Sweep | None = None,
-    **options: Any,
-) -> Sweep:
-    """Attack at one eps after the other, each time only what is not fooled yet: a point counts at every larger eps.
-
-    A minimum-norm attack runs once: the smallest change that it finds says what holds at every eps.
-
-    threat:   norm, box and mask; its own eps does not matter.
-    after:    an earlier sweep of the same images, whose points count here too.
-    options:  those of `unfooled.attack`.
-    """
-    grid = tuple(sorted({float(e) for e in eps}))
-    if not grid or not all(0 <= e < torch.inf for e in grid):
-        raise must_be("sweep", "eps", "finite floats of at least 0", list(eps))
-    threat = Threat.parse(threat) if isinstance(threat, str) else threat
-    images = checked_images(images, threat, None, Notes())
-    labels = checked_labels(labels, len(images))
-    each = {name: torch.as_tensor(options.pop(name)) for name in ("targets", "ids") if options.get(name) is not None}
-    fooled_at = torch.full((len(images),), torch.inf, dtype=torch.float64)
-    adversarial, forward, backward = images.clone(), 0, 0
-    correct = torch.zeros(len(images), dtype=torch.bool)
-    if after is not None:
-        fooled_at, adversarial, correct = (
-            after.fooled_at.clone(),
-            after.adversarial.clone(),
-            after.clean_correct.clone(),
-        )
-        forward, backward = after.forward, after.backward
-    plan = attacks.parse(method) if isinstance(method, str) else method
-    minimal = all(stage.attack.minimal for stage in plan.stages())
-    for at, radius in enumerate([torch.inf] if minimal and grid != (0.0,) else [e for e in grid if e > 0]):
-        open_ = ((fooled_at > radius) | fooled_at.isinf()).nonzero().squeeze(1)
-        if not len(open_):
-            break
-        rows: dict[str, Any] = {name: value[open_] for name, value in each.items()}
-        found = attack(model, images[open_], labels[open_], threat.within(radius), plan, **options, **rows)
-        forward += int(found.forward.sum())
-        backward += int(found.backward.sum())
-        if at == 0 and after is None:
-            correct = found.clean_correct.clone()
-            fooled_at[~correct] = 0.0
-        won = open_[found.success]
-        fooled_at[won] = found.distance[found.success] if minimal else radius
-        adversarial[won] = found.adversarial[found.success]
-    if grid == (0.0,):
-        answers = judge(model, images, labels)
-        correct, forward = answers.clean_correct, len(images)
-    return Sweep(threat, grid, fooled_at, adversarial, correct, forward, backward)
+    def ends(self, now: Estimate) -> bool:
+        """Whether all that was asked for is certain by now."""
+        wide = self.precision is not None and half_width(now) > self.precision
+        return not wide and all(claim.verdict(now) in (Verdict.HOLDS, Verdict.FAILS) for claim in self.assertions)
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """What a model says of images: right on them, the class it answers, and its softmax share of that class."""
-
-    clean_correct: Tensor
-    prediction: Tensor
-    confidence: Tensor
+def _called(model: Model) -> str:
+    return getattr(model, "__name__", type(model).__name__)
 
 
-def judge(model: Model, images: Tensor, labels: Tensor, seed: int = 0) -> Judgement:
-    """Classify images (N, *shape); a random model by the majority of draws. No attack."""
-    victim = Classifier(model)
-    device = victim.device or images.device
-    oracle = Oracle(victim, None, torch.arange(len(images)))
-    right, prediction, confidence = [], [], []
-    with torch.inference_mode(False), untouched(model), rng.forked(seed):
-        for index in torch.arange(len(images)).split(default_batch(images[0].numel(), device)):
-            x, goal = images[index].to(device), Goal(labels[index].to(device))
-            logits = oracle.answer(x, index)
-            wrong = oracle.confirm(x, goal, index) if oracle.random else goal.fooled(logits)
-            best = logits.softmax(1).max(1)
-            right.append(~wrong.cpu())
-            prediction.append(best.indices.cpu())
-            confidence.append(best.values.cpu())
-    return Judgement(torch.cat(right), torch.cat(prediction), torch.cat(confidence))
+def _spec(q: Question, protocol: str, settings: Mapping[str, str], shard: int, draws: int | None) -> dict[str, Any]:
+    """What a run folder goes by: another question is another run."""
+    content = hashlib.sha256(q.images.cpu().numpy().tobytes() + q.labels.numpy().tobytes())
+    return {
+        "kind": "evaluation",
+        **settings,
+        "threat": str(q.threat),
+        "protocol": protocol,
+        "plan": str(q.plan),
+        "seed": q.seed,
+        "images": len(q.images),
+        "shard": shard,
+        "shards": -(-len(q.images) // shard),
+        "budget": q.budget,
+        "draws": draws,
+        "surrogate": "" if q.surrogate is None else of_model(q.surrogate, q.images),
+        "model_hash": of_model(q.model, q.images),
+        "data_hash": hashlib.sha256(content.digest() + q.names.numpy().tobytes()).hexdigest()[:16],
+        "unfooled": __version__,
+    }
+
+
+def _preflight(folder: RunFolder, q: Question, order: Tensor, draws: int | None) -> Preflight:
+    """The preflight on the first examples of the order; its findings are kept, so that a run that goes on has the same."""
+    sample = order[:256]
+    found = preflight(q.model, q.images[sample], q.labels[sample], q.threat, q.seed)
+    if draws is not None:
+        found = replace(found, draws=draws, probe=replace(found.probe, draws=draws))
+    held = folder.kept("preflight")
+    if held is None:
+        folder.keep("preflight", {"findings": msgspec.to_builtins(list(found.findings)), "draws": found.draws})
+        return found
+    findings = tuple(msgspec.convert(held["findings"], list[Finding]))
+    return replace(found, findings=findings, draws=held["draws"], probe=replace(found.probe, draws=held["draws"]))
+
+
+def _prepared(folder: RunFolder, q: Question, found: Preflight) -> Question:
+    """The question with what adaptation adds to it."""
+    held = folder.kept("strategy")
+    if held is None:
+        strategy = adapt.plan(q.model, found, q.seed)
+        folder.keep("strategy", strategy.to_json())
+    else:
+        ways: tuple[Way, ...] = adapt.rebuild(q.model, found, held["ways"]) if held["ways"] else ()
+        strategy = Strategy.from_json(held, ways)
+    bare = q.model.undefended if isinstance(q.model, Defended) else adapt.undefended(q.model, found.probe)
+    return replace(q, strategy=strategy, undefended=bare, draws=found.draws)

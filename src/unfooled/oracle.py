@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from . import rng
-from .errors import InternalError, ModelError, UnfooledError
+from .errors import InternalError, ModelError, NotFinite, UnfooledError
 from .goals import Goal
 from .losses import Loss, named, shifted
 from .models import memory
@@ -61,6 +61,23 @@ class Sighting:
     by_victim: bool
 
 
+Observer = Callable[["Seen"], None]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a look by gradient has shown, for whoever watches the run.
+
+    example:  (M,) whose points they are;  first: (M,) whether in its first trial of the plan's part.
+    z:        (M, *shape) the points;  look: what it showed.
+    """
+
+    example: Tensor
+    first: Tensor
+    z: Tensor
+    look: Look
+
+
 class Oracle:
     """Victim and surrogate, their counted passes, and whether the victim is random."""
 
@@ -71,6 +88,7 @@ class Oracle:
         called: Tensor,
         draws: int = 1,
         first: Callable[[Tensor], None] = lambda logits: None,
+        observer: Observer | None = None,
     ) -> None:
         self.victim = victim
         self.surrogate = surrogate or victim
@@ -78,6 +96,7 @@ class Oracle:
         self.called = called  # (N,) what errors call each example
         self.draws = draws
         self.random = draws > 1
+        self.observer = observer
         self.first = first  # judges the first answer of each model
         self.known: set[Classifier] = set()
         self.passes = 0
@@ -113,8 +132,7 @@ class Oracle:
         except (UnfooledError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ModelError(f"The model failed on images of shape {tuple(z.shape[1:])}: {reason}{_cure(z)}") from error
+            raise failed(error, z) from error
         if model not in self.known:
             self.first(logits)
             self.known.add(model)
@@ -141,9 +159,11 @@ class Oracle:
             name = int(self.called[example[at]])
             if not bool(torch.isfinite(z[at]).all()):
                 raise InternalError(f"The attack made a point that is not finite, for example {name}.")
-            raise ModelError(
+            raise NotFinite(
                 f"The model's {what} for example {name} are not finite. "
-                "A model that answers NaN or inf cannot be judged: find where it overflows."
+                "A model that answers NaN or inf cannot be judged: find where it overflows.",
+                tuple(dict.fromkeys(self.called[example[bad.cpu()]].tolist())),
+                gradients=what == "gradients",
             )
 
     def look(self, z: Tensor, goal: Goal, loss: Loss, example: Tensor) -> Look:
@@ -187,7 +207,13 @@ class Oracle:
                 "The model's output carries no gradient to its input: something in it leaves torch or detaches. "
                 "Give a differentiable surrogate=, or wrap the part as a defense with backward='identity'."
             )
-        (gradient,) = torch.autograd.grad(values.sum(), z, retain_graph=retain_graph, allow_unused=True)
+        try:
+            (gradient,) = torch.autograd.grad(values.sum(), z, retain_graph=retain_graph, allow_unused=True)
+        except (UnfooledError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever a user's backward pass may raise
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ModelError(f"The model's backward pass failed: {reason}") from error
         if gradient is None:
             raise ModelError("The model's output does not depend on its input, so it has no gradient to attack with.")
         return gradient
@@ -214,6 +240,12 @@ class Oracle:
             yes[open_] += fooled.int()
             no[open_] += (~fooled).int()
         return 2 * yes > DRAWS
+
+
+def failed(error: Exception, z: Tensor) -> ModelError:
+    """What to say of a model that raised an error of its own on points z."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ModelError(f"The model failed on images of shape {tuple(z.shape[1:])}: {reason}{_cure(z)}")
 
 
 def _cure(z: Tensor) -> str:
@@ -309,6 +341,9 @@ class GradientQuery(Query):
         example = self._example(row)
         look = self.oracle.look(z, goal, named(loss) if isinstance(loss, str) else loss, example)
         self.seen(Sighting(z, row, look.logits, look.fooled, self.oracle.shows_victim(Access.GRADIENT)))
+        if self.oracle.observer is not None:
+            first = self.restart == 0 if row is None else self.restart[row] == 0
+            self.oracle.observer(Seen(example, first, z, look))
         return look
 
     def jacobian(self, z: Tensor, classes: Classes) -> tuple[Tensor, Tensor]:

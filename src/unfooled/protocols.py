@@ -30,6 +30,7 @@ from .attacks import (
     Targeted,
 )
 from .errors import ParameterError, must_be, unknown
+from .oracle import Access
 from .threats import L0, L1, L2, Linf, Threat
 
 Builder = Callable[[], Plan]
@@ -122,3 +123,11 @@ def named(name: str, threat: Threat) -> Plan:
             return build()
     have = ", ".join(one for one, other in PROTOCOLS.items() if any(isinstance(threat, n) for n in other.plans))
     raise ParameterError(f"The protocol {name!r} has no attacks for {type(threat).__name__}. Those that do: {have}.")
+
+
+def by_gradient(plan: Plan) -> Plan | None:
+    """What of a plan attacks by gradient; None if nothing does."""
+    if isinstance(plan, Cascade):
+        parts = [part for part in map(by_gradient, plan.plans) if part is not None]
+        return Cascade(*parts) if parts else None
+    return plan if all(stage.attack.access == Access.GRADIENT for stage in plan.stages()) else None

@@ -12,7 +12,9 @@ import msgspec
 
 from .errors import DataError, MissingData
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+SEVERITIES = ("note", "suspect", "invalid")
+TRUST = {"note": "valid", "suspect": "suspect", "invalid": "invalid"}
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -139,8 +141,11 @@ class Bracket(Record, frozen=True):
 class Example(Record, frozen=True):
     """What became of one example.
 
+    clean_prediction:  what the model answers on the image; -1 where its logits are not finite.
     fooled_by:  the attack that fooled the model on it; None where the model was wrong anyway or held.
     distance:   the size of that attack's change; 0 where the model was wrong anyway; None where it held.
+    certified_radius:  a size up to which no change can fool the model; None where none was sought or proved.
+    error:      why nothing can be said of it (logits that are not finite), or None. It counts as wrong.
     """
 
     index: int
@@ -148,6 +153,84 @@ class Example(Record, frozen=True):
     clean_prediction: int
     fooled_by: str | None = None
     distance: float | None = None
+    certified_radius: float | None = None
+    error: str | None = None
+
+
+class Finding(Record, frozen=True):
+    """Something measured that bears on how far the numbers can be believed.
+
+    code:         its name in the table of findings, such as "zero-gradients".
+    severity:     "note", "suspect" or "invalid"; what adaptation has settled is a note.
+    message:      what was seen, in a sentence.
+    measurement:  the number measured; threshold: the one beyond which it is a finding (None: any).
+    source:       the paper or the practice that the check comes from.
+    remedy:       what to do about it.
+    settled:      how adaptation settled it; empty where it did not.
+    """
+
+    code: str
+    severity: str
+    message: str
+    measurement: float
+    threshold: float | None
+    source: str
+    remedy: str
+    settled: str = ""
+
+
+class Remedy(Record, frozen=True):
+    """One remedy that adaptation tried: gradients taken in another way, the verdict always the model's own.
+
+    name:      what was done, such as "identity backward through 'quantize' (Quantize)".
+    findings:  the codes of what it was tried for.
+    examples:  how many it was tried on, `fooled` of which it fooled; none of them had been fooled before it.
+    before, after:  robust accuracy before and after it, of the examples it was tried with.
+    kept:      whether it was used on all examples.
+    """
+
+    name: str
+    findings: list[str]
+    examples: int
+    fooled: int
+    before: float
+    after: float
+    forward: int
+    backward: int
+    seconds: float
+    kept: bool
+
+
+class ThreeWays(Record, frozen=True):
+    """A defense shown three ways, on the same examples.
+
+    defense:       what stands before (or within) the network, by name.
+    undefended_clean, undefended:  the network alone: clean accuracy, and robust accuracy under attack.
+    defended_clean:  clean accuracy of the defended model, on the same examples.
+    non_adaptive:  the defended model, attacked by what was made for the network alone.
+    adaptive:      the defended model, attacked through the defense: the number that counts.
+    """
+
+    defense: str
+    undefended_clean: Estimate
+    undefended: Estimate
+    defended_clean: Estimate
+    non_adaptive: Estimate
+    adaptive: Estimate
+
+    @property
+    def gap(self) -> float:
+        """How much of the accuracy that the defense seems to bring back is not there (a share, not points)."""
+        return self.non_adaptive.value - self.adaptive.value
+
+
+class ByClass(Record, frozen=True):
+    """One class: its accuracy, clean and under attack."""
+
+    label: int
+    name: str
+    clean: Estimate
+    attacked: Estimate
 
 
 class Environment(Record, frozen=True):
@@ -171,8 +254,15 @@ class Evaluation(Record, frozen=True):
     An evaluation of a model has these too:
 
     clean_accuracy, robust_accuracy:  with their intervals.
+    rounded:   robust accuracy when the adversarial images are rounded to 8 bits a pixel; None where they cannot be.
+    trust:     "valid", "suspect" or "invalid": the worst severity left among the findings.
+    findings:  what was measured that bears on that, the worst first.
+    remedies:  what adaptation tried, in order.
+    defense:   the three ways of a defense; None where there is none to take away.
+    classes:   accuracy by class.
     attacks:   what each attack of the protocol did.
-    examples:  one for each image, in the order given.
+    examples:  one for each image that was judged, by rising index.
+    asked:     how many images there were; more than were judged where a precision or an assertion ended the run.
     """
 
     kind: str
@@ -189,9 +279,21 @@ class Evaluation(Record, frozen=True):
     notes: list[str] = []
     clean_accuracy: Estimate | None = None
     robust_accuracy: Bracket | None = None
+    rounded: Estimate | None = None
+    trust: str | None = None
+    findings: list[Finding] = []
+    remedies: list[Remedy] = []
+    defense: ThreeWays | None = None
+    classes: list[ByClass] = []
     attacks: list[AttackCost] = []
     examples: list[Example] = []
+    asked: int = 0
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def left(self) -> list[Finding]:
+        """The findings that speak against the numbers: those that are not notes."""
+        return [finding for finding in self.findings if finding.severity != "note"]
 
     def to_json(self) -> str:
         """Pretty JSON. Infinite numbers do not occur in it."""

@@ -8,12 +8,15 @@ import typer
 
 from .._version import __version__
 from .attack import attack
+from .compare import compare
 from .demo import demo
 from .evaluate import evaluate
 from .listing import list_
 from .report import report
+from .runs import runs
 from .sweep import sweep
 from .train import train
+from .verify import verify
 
 app = typer.Typer(
     name="unfooled",
@@ -47,4 +50,7 @@ app.command()(attack)
 app.command()(sweep)
 app.command()(train)
 app.command()(report)
+app.command()(runs)
+app.command()(compare)
+app.command()(verify)
 app.command("list")(list_)

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import shared, terminal
 
 if TYPE_CHECKING:
-    from ..pool import Progress
+    from ..assertions import Assertion
+    from ..evaluation import Standing
+    from ..results import Evaluation
 
 
 def evaluate(
+    context: typer.Context,
     model: shared.ModelArgument = None,
     data: shared.DataArgument = None,
     threat: shared.Threat = "linf:8/255",
     protocol: Annotated[
         str, typer.Option(help="quick, fast, standard or thorough; see [b]unfooled list protocols[/].")
     ] = "fast",
-    out: Annotated[Path | None, typer.Option(help="Write evaluation.json and a report into this folder.")] = None,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="The same as --protocol thorough: all checks too.")
+    ] = False,
+    precision: Annotated[
+        float | None, typer.Option(help="End once the 95 % interval is this wide to either side, such as 0.03.")
+    ] = None,
+    assertion: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--assert", help='"attacked>=0.4": end once it is certain. Exit 0 holds, 1 fails, 2 undecided, 3 invalid.'
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; by default one of its own in runs/.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the result as JUnit XML into this file.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say how many passes and how long it would take.")] = False,
     model_: shared.ModelOption = None,
     data_: shared.DataOption = None,
     weights: shared.Weights = None,
@@ -30,47 +47,161 @@ def evaluate(
     classes: shared.Classes = None,
     batch_size: shared.Batch = None,
     budget: shared.Budget = None,
-    draws: shared.Draws = 1,
+    draws: Annotated[int | None, typer.Option(help="Passes that a random model's gradients are averaged over.")] = None,
     seed: shared.Seed = 0,
     json: shared.Json = False,
 ) -> None:
-    """Evaluate a model by a protocol: clean and robust accuracy with intervals, and what each attack did."""
-    import msgspec
+    """Evaluate a model: robust accuracy with its interval, whether it can be believed, and a report.
 
-    from .. import defenses, protocols, report
+    MODEL may also be a spec file, study.toml, with any of these options. The same command goes on where it was stopped.
+    """
+    from .. import protocols, report
+    from ..assertions import Assertion
+    from ..environment import command_line
     from ..evaluation import evaluate as measure
-    from ..store import RunFolder
-    from ..studies.common import command_line
+    from ..fingerprint import of_model
+    from ..store import whole
     from ..threats import Threat
 
-    named = shared.one_of(model, model_, "MODEL"), shared.one_of(data, data_, "DATA")
-    allowed = Threat.parse(threat)
-    protocols.named(protocol, allowed)
-    wall = None if defense is None else defenses.parse(defense)
-    place = None if out is None else terminal.writable(out)
+    chosen = _chosen(context, model, data)
+    allowed = Threat.parse(chosen["threat"])
+    chosen["protocol"] = "thorough" if chosen["thorough"] else chosen["protocol"]
+    stages = protocols.named(chosen["protocol"], allowed)
+    claims = [Assertion.parse(text) for text in chosen["assert"] or []]
+    if chosen["out"] is not None:
+        terminal.writable(Path(chosen["out"]))
     with terminal.notes_shown():
-        found = shared.load_data(named[1], resize, crop, classes)
-        network = shared.load_model(named[0], weights, found)
-        network = network if wall is None else defenses.defend(network, wall)
+        found = shared.load_data(chosen["data"], chosen["resize"], chosen["crop"], chosen["classes"])
+        network, settings = _network(chosen, found)
+        if plan:
+            shared.show_table(_planned(network, found, allowed, stages))
+            return
+        question = [
+            *settings.values(),
+            found.name,
+            allowed,
+            chosen["protocol"],
+            chosen["seed"],
+            of_model(network, found.floats()),
+        ]
+        place = Path(chosen["out"]) if chosen["out"] else shared.own_folder("evaluate", *question, *map(str, claims),
+                                                                           chosen["precision"])  # fmt: skip
         with terminal.progress() as bars:
-            task = bars.add_task(protocol, total=None, note="")
-
-            def show(at: Progress) -> None:
-                note = f"robust {at.correct - at.fooled} of {at.correct}"
-                bars.update(task, description=at.attack, completed=at.ended, total=at.trials, note=note)
-
+            task = bars.add_task(chosen["protocol"], total=None, note="")
             evaluation = measure(
-                network, found, allowed, protocol, seed=seed, batch_size=batch_size, budget=budget, draws=draws,
-                progress=show,
+                network, found, allowed, chosen["protocol"], seed=chosen["seed"], precision=chosen["precision"], out=place,
+                assertion=claims, batch_size=chosen["batch_size"], budget=chosen["budget"], draws=chosen["draws"],
+                settings=settings, command=command_line(), progress=lambda at: bars.update(task, **_shown(at)),
             )  # fmt: skip
-    brought = {"model": named[0], "weights": str(weights or ""), "defense": defense or ""}
-    settings = {name: value for name, value in brought.items() if value} | evaluation.settings
-    evaluation = msgspec.structs.replace(evaluation, settings=settings, command=command_line())
-    if place is not None:
-        RunFolder(place).write_evaluation(evaluation)
+    page = report.draw(place)
+    if junit is not None:
+        _write_junit(junit, evaluation, settings["model"], claims, whole)
     if json:
         terminal.out.print_json(evaluation.to_json())
-        return
-    shared.show(evaluation)
-    if place is not None:
-        terminal.out.print(f"\nreport: {report.draw(RunFolder(place))}", soft_wrap=True)
+    else:
+        shared.show(evaluation)
+        _show_findings(evaluation)
+        terminal.out.print(f"\nreport: {page}", soft_wrap=True)
+    _exit(evaluation, claims, quiet=json)
+
+
+def _chosen(context: typer.Context, model: str | None, data: str | None) -> dict[str, Any]:
+    """The options: those on the command line before those of a spec file, those before the defaults."""
+    from .. import spec
+
+    names = {"assertion": "assert"}
+    params = {names.get(name, name): value for name, value in context.params.items()}
+    chosen = dict(params)
+    if model is not None and model.endswith(".toml"):
+        held = spec.read(model)
+        typed = {
+            names.get(name, name) for name in context.params
+            if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+        }  # fmt: skip
+        chosen |= {key: value for key, value in held.items() if key not in typed}
+        chosen["model"] = params["model_"] or held.get("model")
+    else:
+        chosen["model"] = shared.one_of(model, params["model_"], "MODEL")
+    if data is not None or params["data_"] is not None:
+        chosen["data"] = shared.one_of(data, params["data_"], "DATA")
+    for name in ("model", "data"):
+        chosen[name] = shared.one_of(chosen[name], None, name.upper())
+    return chosen
+
+
+def _network(chosen: dict[str, Any], found: Any) -> tuple[Any, dict[str, str]]:
+    """The model, behind its defense if it has one, and what the report says of where it came from."""
+    from .. import defenses
+
+    weights = Path(chosen["weights"]) if chosen["weights"] else None
+    wall = None if chosen["defense"] is None else defenses.parse(chosen["defense"])
+    network = shared.load_model(chosen["model"], weights, found)
+    brought = {name: str(chosen[name] or "") for name in ("model", "weights", "defense", "resize", "crop")}
+    settings = {name: value for name, value in brought.items() if value} | {"data": chosen["data"]}
+    return (network if wall is None else defenses.defend(network, wall)), settings
+
+
+def _shown(at: Standing) -> dict[str, Any]:
+    """What the progress bar says: the confidence sequence of what is judged, and what is running."""
+    from ..results import percent
+
+    note = at.stage or (at.within.attack if at.within else "")
+    if at.attacked is not None and at.attacked.n:
+        note = f"{percent(at.attacked, interval=True)} {note}"
+    share = at.within.ended / max(1, at.within.trials) if at.within else 0.0
+    return {"completed": at.done, "total": at.total, "note": note or f"{100 * share:.0f} %"}
+
+
+def _show_findings(evaluation: Evaluation) -> None:
+    from rich.text import Text
+
+    colours = {"invalid": "bold red", "suspect": "yellow", "note": "dim"}
+    for found in evaluation.findings:
+        line = Text(f"{found.severity} ", style=colours[found.severity]) + Text(f"{found.code}: {found.message}")
+        terminal.out.print(line)
+        if found.settled:
+            terminal.out.print(Text(f"     settled, {found.settled}", style="dim"))
+        elif found.severity != "note":
+            terminal.out.print(Text(f"     {found.remedy}", style="dim"))
+    if evaluation.defense is not None:
+        from ..report.evaluated import gap_words
+
+        for sentence in gap_words(evaluation.defense):
+            terminal.out.print(f"• {sentence}")
+
+
+def _write_junit(file: Path, evaluation: Evaluation, name: str, claims: list[Assertion], whole: Any) -> None:
+    from ..junit import junit
+
+    with whole(file) as temporary:
+        temporary.write_text(junit(evaluation, name, claims[0] if claims else None), encoding="utf-8")
+
+
+def _exit(evaluation: Evaluation, claims: list[Assertion], quiet: bool) -> None:
+    """The worst verdict is the exit status."""
+    worst = 0
+    for claim in claims:
+        assert evaluation.robust_accuracy is not None
+        estimate = evaluation.robust_accuracy.attacked
+        verdict = claim.verdict(estimate, evaluation.trust)
+        worst = max(worst, claim.status(verdict), key=(0, 2, 1, 3).index)
+        if not quiet:
+            terminal.out.print(f"• {claim.sentence(verdict, estimate)}")
+    if worst:
+        raise typer.Exit(worst)
+
+
+def _planned(network: Any, found: Any, threat: Any, stages: Any) -> Any:
+    """Passes that each attack takes at most, and how long that takes here: nothing fooled, nothing adapted."""
+    from ..planning import planned
+    from ..results import Table
+
+    rows = [
+        [part.attack, f"{part.forward}", f"{part.backward}", f"{part.seconds:.0f}"]
+        for part in planned(network, found.floats(), found.labels, threat, stages)
+    ]
+    total = ["in all", *(str(sum(int(row[k]) for row in rows)) for k in (1, 2)), str(sum(int(row[3]) for row in rows))]
+    return Table(
+        id="plan", title=f"At most, for {len(found)} images that all hold", strong=[len(rows)],
+        columns=["attack", "forward passes an image", "backward", "seconds"], rows=[*rows, total],
+    )  # fmt: skip

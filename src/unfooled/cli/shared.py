@@ -64,7 +64,9 @@ def size(text: str | None, name: str) -> int | tuple[int, int] | None:
     return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 
 
-def load_data(spec: str, resize: str | None = None, crop: str | None = None, classes: str | None = None) -> Dataset:
+def load_data(
+    spec: str, resize: str | None = None, crop: str | None = None, classes: str | dict[str, int] | None = None
+) -> Dataset:
     """The data set of a spec, with a bar for a download."""
     from .. import data
 
@@ -85,10 +87,10 @@ def load_data(spec: str, resize: str | None = None, crop: str | None = None, cla
         )
 
 
-def read_classes(words: str | None) -> dict[str, int] | None:
+def read_classes(words: str | dict[str, int] | None) -> dict[str, int] | None:
     """cat=3,dog=5, or a file with a JSON object from folder names to indices."""
-    if words is None:
-        return None
+    if words is None or isinstance(words, dict):
+        return words
     path = Path(words)
     if not path.is_file():
         pairs = [part.partition("=") for part in words.split(",")]

@@ -14,9 +14,10 @@ from . import shared, terminal
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..album import Album
     from ..data import Dataset
     from ..results import Evaluation
-    from ..studies.common import Album, Say
+    from ..studies.common import Say
 
 STUDIES = ("seed",)
 

@@ -33,7 +33,7 @@ def train(
 ) -> None:
     """Train a model, normally or against an attack, and write its weights, after each epoch."""
     from .. import data as datasets
-    from ..evaluation import judge
+    from ..judging import judge
     from ..models import build, load, load_weights, save_weights
     from ..models.load import NETWORKS
     from ..rng import forked

@@ -12,12 +12,13 @@ from unfooled.data.base import Dataset
 from unfooled.data.catalog import NamedSet
 from unfooled.data.download import Progress, cache_folder
 from unfooled.data.folder import load_folder
+from unfooled.data.given import Given, given
 from unfooled.data.named import load_named, sets
 from unfooled.data.npz import read_npz
 from unfooled.data.sizes import Size, check_size, fit_batch
 from unfooled.data.spec import Spec, as_path, parse
 
-__all__ = ["Dataset", "NamedSet", "Progress", "Size", "cache_folder", "cases", "load", "names"]
+__all__ = ["Dataset", "Given", "NamedSet", "Progress", "Size", "cache_folder", "cases", "given", "load", "names"]
 
 
 def load(

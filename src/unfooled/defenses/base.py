@@ -48,8 +48,13 @@ class Defense(nn.Module):
                 f"The backward of {type(self).__name__} must give images of the defense's shape {tuple(value.shape)}. "
                 f"Got {tuple(stand_in.shape)}."
             )
-        answer: Tensor = _Straight.apply(stand_in, value)  # type: ignore[no-untyped-call]
-        return answer
+        return straight(stand_in, value)
+
+
+def straight(stand_in: Tensor, value: Tensor) -> Tensor:
+    """A value, to the bit, with the gradient of what stands in for it (of the same shape)."""
+    answer: Tensor = _Straight.apply(stand_in, value)  # type: ignore[no-untyped-call]
+    return answer
 
 
 class _Straight(torch.autograd.Function):

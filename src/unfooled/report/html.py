@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from unfooled.report import galleries, images, style, words
+from unfooled.report import evaluated, galleries, images, style, words
 from unfooled.report.images import Shot
 from unfooled.results import Evaluation, Panel, percent
 
-KINDS = {"demo": "Demonstration", "seed-study": "Study", "sweep": "Sweep", "attack": "Attack"}
+KINDS = {
+    "demo": "Demonstration",
+    "seed-study": "Study",
+    "sweep": "Sweep",
+    "attack": "Attack",
+    "evaluation": "Evaluation",
+}
 
 
 class Plot(NamedTuple):
@@ -33,28 +39,30 @@ def page(evaluation: Evaluation, plots: Sequence[Plot], shots: Sequence[Sequence
         plots: its panels, drawn.
         shots: the images of each gallery.
     """
+    name, more = "report.html.j2", {"terms": words.terms(evaluation)}
+    if evaluated.fits(evaluation):
+        name, more = "evaluation.html.j2", evaluated.context(evaluation)
+    template = _environment().get_template(name)
+    return template.render(_context(evaluation, plots, shots) | more).strip() + "\n"
+
+
+def _context(evaluation: Evaluation, plots: Sequence[Plot], shots: Sequence[Sequence[Shot]]) -> dict[str, Any]:
+    """What every page takes."""
     curves = [curve for panel in evaluation.panels for curve in panel.curves]
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            e=evaluation,
-            kind=KINDS.get(evaluation.kind, evaluation.kind),
-            plots=plots,
-            galleries=[
-                (gallery, list(zip(gallery.pictures, pictures, strict=True)))
-                for gallery, pictures in zip(evaluation.galleries, shots, strict=True)
-            ],
-            both={"adaptive", "non-adaptive"} <= {curve.role for curve in curves},
-            bands=words.bands(evaluation.panels),
-            terms=words.terms(evaluation),
-            total=_total(evaluation),
-            light=Markup(style.css_variables()),
-            dark=Markup(style.css_variables(dark=True)),
-        )
-        .strip()
-        + "\n"
-    )
+    return {
+        "e": evaluation,
+        "kind": KINDS.get(evaluation.kind, evaluation.kind),
+        "plots": plots,
+        "galleries": [
+            (gallery, list(zip(gallery.pictures, pictures, strict=True)))
+            for gallery, pictures in zip(evaluation.galleries, shots, strict=True)
+        ],
+        "both": {"adaptive", "non-adaptive"} <= {curve.role for curve in curves},
+        "bands": words.bands(evaluation.panels),
+        "total": _total(evaluation),
+        "light": Markup(style.css_variables()),
+        "dark": Markup(style.css_variables(dark=True)),
+    }
 
 
 def _total(evaluation: Evaluation) -> tuple[int, int, float]:
@@ -80,6 +88,9 @@ def _environment() -> Environment:
         size=words.size,
         duration=words.duration,
         percent=percent,
+        measured=evaluated.measured,
+        points=evaluated.points,
+        each=evaluated.each,
         uri=images.uri,
         small=images.small,
     )

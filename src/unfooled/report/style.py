@@ -29,6 +29,8 @@ GREY = Colour("grey", "#6c747d", "#8f969e")
 RULE = Colour("rule", "#dcdfe3", "#363c44")
 WASH = Colour("wash", "#f6f5f2", "#1f2329")
 TINT = Colour("tint", "#fdf1e8", "#33251a")
+LOST = Colour("lost", "#f6c9a8", "#6b3c1b")
+ALARM = Colour("alarm", "#b3211c", "#ff8f85")
 
 ADAPTIVE = (
     Colour("adaptive", "#c24a00", "#ff9b57"),
@@ -47,7 +49,7 @@ MODELS = (
     Colour("model-4", "#856500", "#d9b84a"),
     Colour("model-5", "#444a52", "#c3c8ce"),
 )
-COLOURS = (PAPER, INK, SOFT, GREY, RULE, WASH, TINT, *ADAPTIVE, *NON_ADAPTIVE, *MODELS)
+COLOURS = (PAPER, INK, SOFT, GREY, RULE, WASH, TINT, LOST, ALARM, *ADAPTIVE, *NON_ADAPTIVE, *MODELS)
 
 MARKERS = ("o", "s", "^", "D", "v")
 SOLID: tuple[tuple[float, ...], ...] = ((), (1.2, 1.5), (7, 2, 1.5, 2))

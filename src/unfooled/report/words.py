@@ -61,7 +61,12 @@ TERMS: tuple[tuple[str, str, str], ...] = (
 
 def terms(evaluation: Evaluation) -> list[tuple[str, str]]:
     """The terms that occur in an evaluation, with what they mean."""
-    text = " ".join(_texts(evaluation))
+    return terms_in(_texts(evaluation))
+
+
+def terms_in(texts: Iterable[str]) -> list[tuple[str, str]]:
+    """The terms that occur in these texts, with what they mean."""
+    text = " ".join(texts)
     return [(name, meaning) for name, pattern, meaning in TERMS if re.search(pattern, text, re.IGNORECASE)]
 
 

@@ -13,9 +13,10 @@ from ..attacks import FGSM, PGD
 from ..attacks.base import Attack
 from ..defenses import Defense, defend
 from ..engine import perturb
-from ..evaluation import judge, sweep
+from ..judging import judge
 from ..models import untouched
 from ..results import Curve, Estimate, Mark, Panel, Table, percent, share
+from ..sweeping import sweep
 from ..threats import Linf, Threat
 from .common import Say, Spent
 

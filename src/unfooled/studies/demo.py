@@ -5,13 +5,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .. import data, models
+from ..album import Album
 from ..attacks import PGD
-from ..environment import environment, now
-from ..evaluation import Sweep, sweep
+from ..environment import command_line, environment, now
 from ..results import Evaluation, Gallery, Table, percent
+from ..sweeping import Sweep, sweep
 from ..threats import Linf
 from .both_ways import SEED, Series, gap_sentence, panels, table
-from .common import Album, Clock, Say, command_line
+from .common import Clock, Say
 from .seed import EPSILONS, SHOWN_AT, eps_panel, eps_table, measure_all, triptych
 
 SIGMAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.8, 2.2)

@@ -14,17 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from .. import rng
+from ..album import Album
 from ..attacks import FGSM
 from ..data import Dataset
 from ..defenses import GaussianBlur, PercentileFilter
-from ..environment import environment, now
-from ..evaluation import Sweep, sweep
+from ..environment import command_line, environment, now
 from ..models import SeedCNN, load_weights, save_weights
 from ..results import Curve, Evaluation, Gallery, Panel, Table, percent
+from ..sweeping import Sweep, sweep
 from ..threats import Linf
 from ..training import RECIPES, train
 from .both_ways import SEED, STRONGER, Attacker, Series, blind_points, gap_sentence, over_strengths, panels, table
-from .common import Album, Clock, Say, command_line
+from .common import Clock, Say
 
 EPSILONS = tuple(round(0.05 * k, 2) for k in range(9))  # 0, .05, … .4
 FILTERED_AT = (0.2, 0.25, 0.3)

@@ -16,16 +16,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .._version import __version__
+from ..album import Album
 from ..attacks.base import Plan
 from ..data import Dataset
 from ..engine import Result, attack
-from ..environment import environment, now
-from ..evaluation import judge
+from ..environment import command_line, environment, now
+from ..fingerprint import state_hash
+from ..judging import eight_bits, judge
 from ..pool import Progress
 from ..results import Cost, Evaluation, Gallery, Table, percent, share
-from ..store import COLUMNS, Row, RunFolder
+from ..store import COLUMNS, Row, RunFolder, shard_file
 from ..threats import Threat
-from .common import Album, command_line
 
 SHARD = 512  # examples; the unit of evidence and of going on after an interruption
 
@@ -38,16 +39,6 @@ class Running:
     total: int
     robust: int
     within: Progress | None
-
-
-def state_hash(model: nn.Module) -> str:
-    """A hash of the model's parameters and buffers."""
-    digest = hashlib.sha256(type(model).__name__.encode())
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.dim() else
-                      np.asarray(value.cpu()).tobytes())  # fmt: skip
-    return digest.hexdigest()[:16]
 
 
 def run(
@@ -78,6 +69,7 @@ def run(
         "attack": str(plan),
         "seed": seed,
         "images": len(images),
+        "shards": -(-len(images) // SHARD),
         "model_hash": state_hash(model),
         "data_hash": content,
         "targets": "" if targets is None else hashlib.sha256(targets.numpy().tobytes()).hexdigest()[:16],
@@ -131,26 +123,20 @@ def _table_of_examples(folder: RunFolder, data: Dataset) -> None:
 
 
 def _rows(index: Tensor, labels: Tensor, result: Result) -> list[Row]:
-    columns = (index, labels, result.clean_correct, result.success, result.distance, result.forward, result.backward)
-    return list(zip(*(column.tolist() for column in columns), strict=True))
+    columns = (
+        index, labels, result.clean_prediction, result.clean_correct, result.success, result.distance,
+        result.forward, result.backward,
+    )  # fmt: skip
+    names = [None if by < 0 else result.parts[by].attack for by in result.fooled_by.tolist()]
+    return [Row(*row) for row in zip(*(column.tolist() for column in columns), names, strict=True)]
 
 
 def _collected(folder: RunFolder, order: Tensor, images: Tensor) -> Tensor:
     adversarial = images.clone()
     for number, index in enumerate(order.split(SHARD)):
-        held = folder.arrays(f"adversarial/{number:05d}.safetensors")["adversarial"]
+        held = folder.arrays(shard_file(number))["adversarial"]
         adversarial[index] = torch.from_numpy(held).to(images.dtype)
     return adversarial
-
-
-def eight_bits(adversarial: Tensor, images: Tensor) -> Tensor:
-    """Adversarial images in [0, 1] on the lattice of 8-bit pixels, every pixel rounded towards its original.
-
-    Where the images themselves came from 8 bits, no change grows, so the point stays in any set that it was in.
-    """
-    up = torch.floor(adversarial.double() * 255 + 1e-4)
-    down = torch.ceil(adversarial.double() * 255 - 1e-4)
-    return (torch.where(adversarial >= images, up, down).clamp(0, 255) / 255).to(images.dtype)
 
 
 def _pngs(

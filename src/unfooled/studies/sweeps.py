@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from torch import nn
 
 from .. import defenses
+from ..album import Album
 from ..attacks.base import Attack, Plan
 from ..data import Dataset
-from ..environment import environment, now
+from ..environment import command_line, environment, now
 from ..errors import ParameterError
-from ..evaluation import sweep
 from ..results import Curve, Evaluation, Panel, Table, percent
+from ..sweeping import sweep
 from ..threats import Threat
 from .both_ways import STRONGER, Attacker, blind_points, gap_sentence, over_strengths, panels, table
-from .common import Album, Clock, Say, command_line
+from .common import Clock, Say
 
 
 def over_eps(

@@ -1,0 +1,39 @@
+"""What a model is recognised by, so that a run folder never mixes two."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import rng
+from .models.classifier import Classifier, Model, untouched
+from .models.inside import modules_within
+
+SAMPLE = 8  # images whose clean logits stand for a model without a state
+
+
+def state_hash(model: nn.Module) -> str:
+    """A hash of a module's type, parameters and buffers."""
+    digest = hashlib.sha256(type(model).__name__.encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        if isinstance(value, Tensor):
+            held = value.detach().cpu().contiguous()
+            digest.update(held.view(torch.uint8).numpy().tobytes() if value.dim() else np.asarray(held).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def of_model(model: Model, images: Tensor) -> str:
+    """The hash of the state of all modules within; of a model without any, that of its clean logits on some images."""
+    outer = [module for _, module in modules_within(model)]
+    if any(True for module in outer for _ in module.parameters()):
+        inner = {id(part) for module in outer for part in module.modules() if part is not module}
+        roots = [module for module in outer if id(module) not in inner]
+        return hashlib.sha256("".join(state_hash(root) for root in roots).encode()).hexdigest()[:16]
+    with torch.no_grad(), untouched(model), rng.forked(0):
+        logits = Classifier(model)(images[:SAMPLE])
+    coarse = (logits.double() / logits.double().abs().max().clamp_min(1e-30) * 1000).round()
+    return "logits-" + hashlib.sha256(coarse.cpu().numpy().tobytes()).hexdigest()[:16]

@@ -1,0 +1,59 @@
+"""The modules that a model is made of: also those that a function or an object holds."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+DEEP = 3  # functions within functions
+
+
+def modules_within(model: Any) -> list[tuple[str, nn.Module]]:
+    """Every module of a model with its path, outer ones first; each once.
+
+    Of a function, the modules in its closure, its defaults, and the globals that it names; of another object, those
+    among its attributes.
+    """
+    found: dict[int, tuple[str, nn.Module]] = {}
+    for name, root in _roots(model, "", DEEP):
+        for path, module in root.named_modules():
+            found.setdefault(id(module), (".".join(part for part in (name, path) if part), module))
+    return list(found.values())
+
+
+def _roots(item: Any, name: str, depth: int) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(item, nn.Module):
+        yield name, item
+        return
+    if depth == 0:
+        return
+    for label, held in _held(item):
+        if isinstance(held, nn.Module) or callable(held) or isinstance(held, list | tuple | dict):
+            yield from _roots(held, f"{name}.{label}" if name else label, depth - 1)
+
+
+def _held(item: Any) -> Iterator[tuple[str, Any]]:
+    """What an object holds, by name."""
+    if isinstance(item, functools.partial):
+        yield "func", item.func
+        yield from ((str(at), value) for at, value in enumerate(item.args))
+        yield from item.keywords.items()
+    elif isinstance(item, list | tuple):
+        yield from ((str(at), value) for at, value in enumerate(item))
+    elif isinstance(item, dict):
+        yield from ((str(key), value) for key, value in item.items())
+    elif inspect.ismethod(item):
+        yield "self", item.__self__
+    elif inspect.isfunction(item):
+        bound = inspect.getclosurevars(item)
+        yield from bound.nonlocals.items()
+        yield from bound.globals.items()
+        yield from ((str(at), value) for at, value in enumerate(item.__defaults__ or ()))
+    elif hasattr(item, "__dict__") and not inspect.isclass(item) and not inspect.ismodule(item):
+        yield from vars(item).items()
+        if hasattr(item, "__wrapped__"):
+            yield "wrapped", item.__wrapped__

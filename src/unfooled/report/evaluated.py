@@ -1,0 +1,195 @@
+"""What the page of an evaluation says of its numbers: the badge, the gap in words, what is shown first and what folded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from unfooled import frameworks
+from unfooled.report import bracket, words
+from unfooled.results import AttackCost, Bracket, ByClass, Estimate, Evaluation, Finding, ThreeWays, percent
+
+CLASSES = 20  # shown at once; more are folded
+BADGES = {
+    "valid": "The checks found no sign that the attacks failed: rely on the number as an upper bound.",
+    "suspect": "Something measured speaks against the number: settle it before you rely on it.",
+    "invalid": "The number says nothing yet: what was measured shows that the evaluation failed.",
+}
+
+DOUBTS = {
+    "suspect": "The numbers are provisional: see the findings.",
+    "invalid": "Do not quote these numbers: see the findings.",
+}
+
+
+class Way(NamedTuple):
+    """One bar of a defense shown three ways. `gap` is how much of the illusion beyond it is not there."""
+
+    kind: str
+    name: str
+    estimate: Estimate
+    gap: float = 0.0
+
+
+class Totals(NamedTuple):
+    """What all attacks took together."""
+
+    fooled: int
+    forward: int
+    backward: int
+    seconds: float
+
+
+def fits(evaluation: Evaluation) -> bool:
+    """Whether it has the numbers that its own page is drawn from; runs of older versions have tables only."""
+    return evaluation.kind == "evaluation" and evaluation.robust_accuracy is not None
+
+
+def context(evaluation: Evaluation) -> dict[str, Any]:
+    """What the template of an evaluation takes, besides what every page takes."""
+    e, robust = evaluation, evaluation.robust_accuracy
+    assert robust is not None
+    ranked = worst_first(e.classes)
+    return {
+        "badge": BADGES.get(e.trust or ""),
+        "bracket": [bracket.draw(e, kind) for kind in ("wide", "narrow")],
+        "parts": bracket.parts(e.clean_accuracy, robust),
+        "judged": judged(e),
+        "doubt": doubt(e.trust, robust),
+        "terms": terms(e),
+        "left": [finding for finding in _by_severity(e.findings) if finding.severity != "note"],
+        "settled": [finding for finding in e.findings if finding.severity == "note" and finding.settled],
+        "noted": [finding for finding in e.findings if finding.severity == "note" and not finding.settled],
+        "errors": [example for example in e.examples if example.error],
+        "ways": ways(e.defense, e.clean_accuracy) if e.defense else [],
+        "gap": gap_words(e.defense) if e.defense else [],
+        "classes": [ranked[:CLASSES], ranked[CLASSES:]],
+        "totals": totals(e.attacks),
+        "taxonomies": taxonomies(e),
+        "snippets": {name: value for name, value in e.settings.items() if "\n" in value.strip()},
+    }
+
+
+def judged(evaluation: Evaluation) -> str:
+    """How many images the numbers stand on, and how their intervals were made."""
+    robust = evaluation.robust_accuracy
+    assert robust is not None
+    n, asked = robust.attacked.n, evaluation.asked
+    some = f"{n:,} of {asked:,} images were judged, in random order" if asked > n else f"{n:,} images were judged"
+    return f"{some}. Intervals: {robust.attacked.method}."
+
+
+def doubt(trust: str | None, robust: Bracket) -> str:
+    """What to hold against the numbers before they are quoted; empty where there is nothing."""
+    if robust.certified and robust.certified.value > robust.attacked.value:
+        return (
+            "More is proved than attacks have left: the certificate or the attack is wrong. Do not quote these numbers."
+        )
+    return DOUBTS.get(trust or "", "")
+
+
+def terms(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """The terms that the page uses, with what they mean."""
+    e = evaluation
+    said = [e.title, *e.verdict, "accuracy under attack, interval [0"]
+    said += [attack.attack for attack in e.attacks] + [finding.message for finding in e.findings]
+    if e.defense:
+        said.append("non-adaptive, adaptive")
+    if e.galleries:
+        said.append("size")
+    return words.terms_in(said)
+
+
+def measured(finding: Finding) -> str:
+    """What was measured, against its threshold."""
+    if math.isnan(finding.measurement):
+        return "not a number"
+    if finding.threshold is None:
+        return number(finding.measurement)
+    return f"{number(finding.measurement)}, against a threshold of {number(finding.threshold)}"
+
+
+def number(value: float) -> str:
+    """A number with the digits that matter: 3, 1,024, 0.0712, 2.5e-07."""
+    if value == round(value) and abs(value) < 1e9:
+        return f"{round(value):,}".replace("-", "−")
+    return f"{value:.3g}".replace("-", "−", 1) if value < 0 else f"{value:.3g}"
+
+
+def points(share: float) -> str:
+    """A difference of shares in percentage points: 38.0 points, −1.2 points."""
+    value = round(100 * share, 1) + 0.0
+    return f"{value:.1f} points".replace("-", "−")
+
+
+def ways(defense: ThreeWays, clean: Estimate | None) -> list[Way]:
+    """The bars of a defense: with and without it, attacked by who does not know of it and by who does."""
+    found = [Way("clean", "Network alone, not attacked", defense.undefended_clean)]
+    if clean and clean.n == defense.undefended_clean.n:
+        found.append(Way("clean", "Defended, not attacked", clean))
+    return [
+        *found,
+        Way("alone", "Network alone, attacked", defense.undefended),
+        Way("illusion", "Defended; the attacker does not know", defense.non_adaptive),
+        Way("truth", "Defended; the attacker knows", defense.adaptive, max(defense.gap, 0.0)),
+    ]
+
+
+def gap_words(defense: ThreeWays) -> list[str]:
+    """The gap, and what the defense is worth, in a sentence each."""
+    seems, is_left = percent(defense.non_adaptive), percent(defense.adaptive)
+    if round(1000 * defense.gap) > 0:
+        first = f"Of the {seems} that {defense.defense} seems to keep, {points(defense.gap)} are not there."
+    elif round(1000 * defense.gap) == 0:
+        first = (
+            f"What {defense.defense} seems to keep is there: knowing of it helps the attacker no further ({is_left})."
+        )
+    else:
+        first = (
+            f"The attack that knows of {defense.defense} left {is_left}, more than the one that does not ({seems}): "
+            "believe the lower number, and look for a stronger adaptive attack."
+        )
+    gain = min(defense.adaptive.value, defense.non_adaptive.value) - defense.undefended.value
+    change = "adds" if gain >= 0 else "takes"
+    alone = f"the {percent(defense.undefended)} that the network alone keeps"
+    onto = "to" if gain >= 0 else "from"
+    return [first, f"Against an attacker who knows, it {change} {points(abs(gain))} {onto} {alone}."]
+
+
+def worst_first(classes: Iterable[ByClass]) -> list[ByClass]:
+    """The classes by what attacks have left of them."""
+    return sorted(classes, key=lambda one: (one.attacked.value, one.clean.value, one.label))
+
+
+def each(passes: int, examples: int) -> str:
+    """Passes per image: 12, 0.4, 1,240."""
+    if not examples:
+        return "–"
+    value = passes / examples
+    return f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"
+
+
+def totals(attacks: Sequence[AttackCost]) -> Totals:
+    """The sums over attacks. Images are not among them: the same image is tried by many."""
+    return Totals(
+        sum(a.fooled for a in attacks),
+        sum(a.forward for a in attacks),
+        sum(a.backward for a in attacks),
+        sum(a.seconds for a in attacks),
+    )
+
+
+def taxonomies(evaluation: Evaluation) -> list[tuple[str, str, list[frameworks.Exercised]]]:
+    """Each taxonomy with its address and its categories, as the attacks that were run exercise them."""
+    ran = [attack.attack for attack in evaluation.attacks if attack.examples]
+    found = frameworks.exercised(ran)
+    return [
+        (name, address, [each for each in found if each.category.framework == name])
+        for name, address in frameworks.ADDRESSES.items()
+    ]
+
+
+def _by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    rank = {"invalid": 0, "suspect": 1}
+    return sorted(findings, key=lambda finding: rank.get(finding.severity, 2))
