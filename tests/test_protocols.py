@@ -107,7 +107,8 @@ def test_an_evaluation_says_what_became_of_every_example():
 def test_quick_is_never_a_verdict_and_any_plan_can_be_given():
     p = problem((8,))
     quick = uf.evaluate(p.model, (p.x, p.y), p.threat(Linf), "quick")
-    assert "never a verdict" in quick.verdict[0]
+    assert "never a verdict" in quick.verdict[-1]
+    assert quick.trust == "suspect"
     plan = Cascade(APGD(steps=5), Restarts(Targeted(APGD(steps=5), 2), 2))
     own = uf.evaluate(p.model, (p.x.numpy(), p.y.numpy()), p.threat(Linf), plan, ids=range(100, 124))
     assert own.settings["plan"] == str(plan)

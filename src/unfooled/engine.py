@@ -126,7 +126,7 @@ def attack(
     """
     threat = Threat.parse(threat) if isinstance(threat, str) else threat
     plan = attacks.parse(method) if isinstance(method, str) else method
-    _check_options(threat, plan, compute, seed=seed, batch_size=batch_size, draws=draws, budget=budget)
+    check_options(threat, plan, compute, seed=seed, batch_size=batch_size, draws=draws, budget=budget)
     notes = Notes()
     with torch.inference_mode(False), untouched(model, *([] if surrogate is None else [surrogate])):
         victim = Classifier(model)
@@ -305,7 +305,8 @@ def _first_answer(logits: Tensor, labels: Tensor, targets: Tensor | None, called
         )
 
 
-def _check_options(threat: Threat, plan: Plan, compute: Compute | None, **counts: Any) -> None:
+def check_options(threat: Threat, plan: Plan, compute: Compute | None, **counts: Any) -> None:
+    """Judge what a verb was given, before any work; `counts` are ints of at least 1 (the seed: 0) or None."""
     if not isinstance(threat, Threat):
         raise must_be("attack", "threat", "a Threat such as Linf(8/255)", threat)
     if not isinstance(plan, Plan):

@@ -23,6 +23,7 @@ from .checks.preflight import Preflight, preflight
 from .conclusion import conclude, running
 from .data import given
 from .defenses import Defended
+from .engine import check_options
 from .errors import ParameterError, must_be
 from .fingerprint import of_model
 from .inputs import Notes, checked_images, checked_labels
@@ -97,6 +98,7 @@ def evaluate(
         raise must_be("evaluate", "threat", "a Threat such as Linf(8/255)", threat)
     plan = protocol if isinstance(protocol, Plan) else protocols.named(protocol, threat)
     name = "the plan given" if isinstance(protocol, Plan) else protocol
+    check_options(threat, plan, compute, seed=seed, batch_size=batch_size, draws=draws, budget=budget)
     asked = _Rule.of(precision, assertion, certify)
     tell = progress or (lambda standing: None)
     source = given(data)
@@ -177,7 +179,9 @@ class _Rule:
         return count if self.precision is None else min(count, examples_needed(self.precision))
 
     def ends(self, now: Estimate) -> bool:
-        """Whether all that was asked for is certain by now."""
+        """Whether something was asked for, and all of it is certain by now."""
+        if not self.may_end:
+            return False
         wide = self.precision is not None and half_width(now) > self.precision
         return not wide and all(claim.verdict(now) in (Verdict.HOLDS, Verdict.FAILS) for claim in self.assertions)
 

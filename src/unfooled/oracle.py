@@ -127,12 +127,7 @@ class Oracle:
     def run(self, model: Classifier, z: Tensor, example: Tensor) -> Tensor:
         """One counted forward pass of victim or surrogate: logits (M, C), all of them finite."""
         before = None if self.random else self._states(model, z)
-        try:
-            logits = model(z)
-        except (UnfooledError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            raise failed(error, z) from error
+        logits = model(z)
         if model not in self.known:
             self.first(logits)
             self.known.add(model)
@@ -240,19 +235,6 @@ class Oracle:
             yes[open_] += fooled.int()
             no[open_] += (~fooled).int()
         return 2 * yes > DRAWS
-
-
-def failed(error: Exception, z: Tensor) -> ModelError:
-    """What to say of a model that raised an error of its own on points z."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return ModelError(f"The model failed on images of shape {tuple(z.shape[1:])}: {reason}{_cure(z)}")
-
-
-def _cure(z: Tensor) -> str:
-    """What is probably wrong with images that a model refuses."""
-    if z.dim() == 4 and z.shape[-1] in (1, 3, 4) and z.shape[1] not in (1, 3, 4):
-        return ". The images look channels-last (N, H, W, C): give images.permute(0, 3, 1, 2)."
-    return ""
 
 
 @dataclass(frozen=True)

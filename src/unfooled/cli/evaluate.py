@@ -59,7 +59,6 @@ def evaluate(
     from ..assertions import Assertion
     from ..environment import command_line
     from ..evaluation import evaluate as measure
-    from ..fingerprint import of_model
     from ..store import whole
     from ..threats import Threat
 
@@ -76,16 +75,7 @@ def evaluate(
         if plan:
             shared.show_table(_planned(network, found, allowed, stages))
             return
-        question = [
-            *settings.values(),
-            found.name,
-            allowed,
-            chosen["protocol"],
-            chosen["seed"],
-            of_model(network, found.floats()),
-        ]
-        place = Path(chosen["out"]) if chosen["out"] else shared.own_folder("evaluate", *question, *map(str, claims),
-                                                                           chosen["precision"])  # fmt: skip
+        place = Path(chosen["out"]) if chosen["out"] else _own_folder(chosen, settings, network, found, allowed)
         with terminal.progress() as bars:
             task = bars.add_task(chosen["protocol"], total=None, note="")
             evaluation = measure(
@@ -127,6 +117,14 @@ def _chosen(context: typer.Context, model: str | None, data: str | None) -> dict
     for name in ("model", "data"):
         chosen[name] = shared.one_of(chosen[name], None, name.upper())
     return chosen
+
+
+def _own_folder(chosen: dict[str, Any], settings: dict[str, str], network: Any, found: Any, threat: Any) -> Path:
+    """The folder of this question about this model: another question, or a changed model, gets another."""
+    from ..fingerprint import of_model
+
+    asked = [chosen[name] for name in ("protocol", "seed", "precision", "assert", "budget", "draws", "classes")]
+    return shared.own_folder("evaluate", *settings.values(), threat, *asked, of_model(network, found.floats()))
 
 
 def _network(chosen: dict[str, Any], found: Any) -> tuple[Any, dict[str, str]]:

@@ -40,7 +40,10 @@ def given(data: Any) -> Given:
         return Given(data[0], data[1], (), f"{_length(data[1])} images given")
     if isinstance(data, torch.utils.data.DataLoader):
         return _collected(data, f"{type(data.dataset).__name__} by a DataLoader", data.dataset)
-    if isinstance(data, torch.utils.data.Dataset) or (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+    listed = (
+        hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Tensor | np.ndarray | dict)
+    )
+    if isinstance(data, torch.utils.data.Dataset) or listed:
         return _collected(_pairs(data), type(data).__name__, data)
     raise DataError(
         "'data' must be (images, labels), a Dataset, a torch Dataset or DataLoader, or a name such as 'mnist:test'. "

@@ -10,12 +10,15 @@ from .. import text
 from ..errors import ParameterError, unknown
 from .base import Defended, Defense, defend
 from .filters import GaussianBlur, MedianFilter, PercentileFilter
+from .transforms import BitDepth, RandomShift
 
-DEFENSES: dict[str, type[Defense]] = {kind.name: kind for kind in (GaussianBlur, PercentileFilter, MedianFilter)}
+DEFENSES: dict[str, type[Defense]] = {
+    kind.name: kind for kind in (GaussianBlur, PercentileFilter, MedianFilter, BitDepth, RandomShift)
+}
 
 
 def parse(words: str) -> Defense:
-    """Read ``blur:sigma=1``, ``percentile:50,size=2``, ``median:3,backward=identity``."""
+    """Read ``blur:sigma=1``, ``percentile:50,size=2``, ``median:3,backward=identity``, ``random-shift:pixels=2``."""
     name, options = _read(words)
     return DEFENSES[name](**options)
 
@@ -47,11 +50,13 @@ def _read(words: str) -> tuple[str, dict[str, Any]]:
 
 __all__ = [
     "DEFENSES",
+    "BitDepth",
     "Defended",
     "Defense",
     "GaussianBlur",
     "MedianFilter",
     "PercentileFilter",
+    "RandomShift",
     "defend",
     "family",
     "parse",

@@ -40,7 +40,8 @@ def extended(images: Tensor, axis: int, before: int, after: int) -> Tensor:
     return torch.cat([first, images, last], axis)
 
 
-def _axes(images: Tensor) -> tuple[int, int]:
+def height_and_width(images: Tensor) -> tuple[int, int]:
+    """Height and width of images (N, …, H, W); a `DataError` where there are none."""
     if images.dim() < 3:
         raise DataError(f"An image filter needs images with height and width. Got shape {tuple(images.shape)}.")
     return images.shape[-2], images.shape[-1]
@@ -70,7 +71,7 @@ class GaussianBlur(Defense):
 
     def transform(self, images: Tensor) -> Tensor:
         """Blur (…, H, W)."""
-        height, width = _axes(images)
+        height, width = height_and_width(images)
         if self.sigma == 0:
             return images
         return self._matrix(height, images) @ images @ self._matrix(width, images).T
@@ -139,7 +140,7 @@ class PercentileFilter(Defense):
 
     def transform(self, images: Tensor) -> Tensor:
         """Filter (…, H, W)."""
-        height, width = _axes(images)
+        height, width = height_and_width(images)
         before = self.size // 2
         wide = extended(extended(images, -2, before, self.size - 1 - before), -1, before, self.size - 1 - before)
         window = [wide[..., i : i + height, j : j + width] for i in range(self.size) for j in range(self.size)]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError
+from ..errors import ModelError, UnfooledError
 from .generators import generators, restore, state_of
 
 Model = Callable[[Tensor], Any]
@@ -44,10 +44,29 @@ class Classifier:
         """Logits (N, C) of images (N, *shape)."""
         given = images.to(self.dtype) if self.dtype else images
         version = None if given.is_inference() else given._version
-        logits = logits_of(self.model(given), len(images))
+        try:
+            output = self.model(given)
+        except (UnfooledError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise _failed(error, given) from error
+        logits = logits_of(output, len(images))
         if version is not None and given._version != version:
             raise ModelError("The model changes its input in place. Let it work on a copy: x = x.clone().")
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def _failed(error: Exception, z: Tensor) -> ModelError:
+    """What to say of a model that raised an error of its own on points z."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ModelError(f"The model failed on images of shape {tuple(z.shape[1:])}: {reason}{_cure(z)}")
+
+
+def _cure(z: Tensor) -> str:
+    """What is probably wrong with images that a model refuses."""
+    if z.dim() == 4 and z.shape[-1] in (1, 3, 4) and z.shape[1] not in (1, 3, 4):
+        return ". The images look channels-last (N, H, W, C): give images.permute(0, 3, 1, 2)."
+    return ""
 
 
 def logits_of(output: Any, rows: int) -> Tensor:
