@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 export OMP_PROC_BIND ?= true
 
-.PHONY: demo test slow lint bench clean
+.PHONY: demo test slow zoo lint bench clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/unfooled demo --out demo
@@ -15,6 +15,10 @@ test: $(VENV)/.dev $(VENV)/.peers
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+# Every broken and every sound set-up, from end to end, and runs killed at many moments: some ten minutes.
+zoo: $(VENV)/.dev
+	OMP_PROC_BIND=false $(BIN)/python -m pytest -m slow -n auto --dist worksteal tests/test_zoo.py tests/test_redteam.py tests/test_resume_slow.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

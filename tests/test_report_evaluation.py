@@ -250,6 +250,7 @@ def blurred() -> Evaluation:
             defense="blur:sigma=1",
             undefended_clean=share(912, 1000),
             undefended=share(0, 1000),
+            defended_clean=share(846, 1000),
             non_adaptive=share(410, 1000),
             adaptive=share(30, 1000),
         ),
@@ -474,23 +475,29 @@ def test_numbers_are_those_of_the_data(pages: dict[str, str], name: str) -> None
 
 def test_the_gap_is_named() -> None:
     gap = evaluated.gap_words(blurred().defense)  # type: ignore[arg-type]
-    assert gap[0] == "Of the 41.0 % that blur:sigma=1 seems to keep, 38.0 points are not there."
-    assert gap[1] == "Against an attacker who knows, it adds 3.0 points to the 0.0 % that the network alone keeps."
+    assert gap == [
+        "With blur:sigma=1, 41.0 % seem to hold; 38.0 points of that are not there once the attacker knows of it.",
+        "Against an attacker who knows, it adds 3.0 points to the 0.0 % that the network alone keeps. "
+        "Without an attack it costs 6.6 points.",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("adaptive", "begins", "ends"),
+    ("adaptive", "clean", "begins", "ends"),
     [
-        (410, "What d seems to keep is there", "adds 11.0 points to the 30.0 % that the network alone keeps."),
-        (500, "The attack that knows of d left 50.0 %", "adds 11.0 points to the 30.0 % that the network alone keeps."),
-        (100, "Of the 41.0 % that d seems", "takes 20.0 points from the 30.0 % that the network alone keeps."),
+        (410, 900, "With d, 41.0 % hold, whether or not", "adds 11.0 points to the 30.0 % that the network alone keeps."),
+        (500, 950, "The attack that knows of d left 50.0 %", "to the 30.0 % that the network alone keeps."),
+        (100, 900, "With d, 41.0 % seem to hold; 31.0 points", "takes 20.0 points from the 30.0 % that the network alone "
+         "keeps."),
+        (100, 890, "With d, 41.0 % seem to hold; 31.0 points", "Without an attack it costs 1.0 points."),
     ],
-)
-def test_a_gap_of_another_kind_is_told_as_it_is(adaptive: int, begins: str, ends: str) -> None:
+)  # fmt: skip
+def test_a_gap_of_another_kind_is_told_as_it_is(adaptive: int, clean: int, begins: str, ends: str) -> None:
     defense = ThreeWays(
         defense="d",
         undefended_clean=share(900, 1000),
         undefended=share(300, 1000),
+        defended_clean=share(clean, 1000),
         non_adaptive=share(410, 1000),
         adaptive=share(adaptive, 1000),
     )
@@ -499,11 +506,44 @@ def test_a_gap_of_another_kind_is_told_as_it_is(adaptive: int, begins: str, ends
     assert second.endswith(ends)
 
 
-def test_the_defended_model_is_shown_unattacked_only_on_the_same_images() -> None:
+def test_a_defense_is_shown_with_and_without_an_attack_and_the_truth_last() -> None:
     defense = blurred().defense
     assert defense
-    assert "Defended, not attacked" in [way.name for way in evaluated.ways(defense, share(846, 1000))]
-    assert "Defended, not attacked" not in [way.name for way in evaluated.ways(defense, share(84, 100))]
+    shown = [(way.kind, way.estimate.value) for way in evaluated.ways(defense)]
+    assert shown == [("clean", 0.912), ("clean", 0.846), ("alone", 0.0), ("illusion", 0.41), ("truth", 0.03)]
+
+
+def test_what_the_badge_says_is_not_said_twice(tmp_path: Path) -> None:
+    twice = [*sound().verdict, "The attack is an upper bound. The checks found no sign that it failed."]
+    text = visible(page_of(tmp_path, msgspec.structs.replace(sound(), verdict=twice)))
+    assert text.count("The checks found no sign") == 1
+    assert "Its weakest class is shirt" in text
+
+
+def test_the_cost_is_told_once_where_the_attacks_are_all_of_it(tmp_path: Path) -> None:
+    attacks = blurred().attacks
+    cost = [Cost(part=a.attack, forward=a.forward, backward=a.backward, seconds=a.seconds) for a in attacks]
+    more = [*cost, Cost(part="preflight", forward=900, backward=300, seconds=2.0)]
+    for n, (parts, shown) in enumerate([(cost, False), (more, True)]):
+        text = visible(page_of(tmp_path / str(n), msgspec.structs.replace(blurred(), cost=parts)))
+        assert ("All of the work" in text) is shown
+
+
+@pytest.mark.parametrize(("largest", "told"), [(0.1, True), (0.0995, True), (0.08, False)])
+def test_changes_of_one_size_are_told_to_be(tmp_path: Path, largest: float, told: bool) -> None:
+    grid = Gallery(id="smallest", title="Smallest", kind="grid", pictures=[picture(0, 0.1), picture(1, largest)])
+    text = visible(page_of(tmp_path, msgspec.structs.replace(sound(), galleries=[grid])))
+    assert ("all of one size" in text) is told
+
+
+def test_the_threat_and_the_backward_are_explained_where_they_occur(pages: dict[str, str]) -> None:
+    assert "The threat linf:ε" in visible(pages["least"])
+    assert "The threat l2:ε" not in visible(pages["least"])
+    said = [name for name, _ in evaluated.terms(blurred())]
+    assert "Backward" in said
+    assert "Draws" not in said
+    random = msgspec.structs.replace(least(), verdict=["The model is random: most of 20 draws decide."])
+    assert "Draws" in [name for name, _ in evaluated.terms(random)]
 
 
 def test_the_weakest_class_comes_first_and_many_are_folded(tmp_path: Path, pages: dict[str, str]) -> None:
@@ -730,6 +770,8 @@ def test_the_access_of_every_attack_is_the_one_it_declares() -> None:
         ("escalate(square:steps=500;square)", {"score-based"}),
         ("cascade(fgsm;hopskipjump)", {"white-box", "decision-based"}),
         ("Transfer: apgd:steps=20 on the network alone", {"transfer"}),
+        ("adapted: smooth backward for operations that have none", {"white-box"}),
+        ("adapted: gradients estimated from scores", {"score-based"}),
         ("squared", set()),
         ("mine:steps=4", set()),
     ],
@@ -744,6 +786,11 @@ def test_categories_are_exercised_by_the_attacks_that_were_run(pages: dict[str, 
     assert done == ["AML.T0015", "AML.T0043.000", "AML.T0043.001", "AML.T0042", "NISTAML.022", "NISTAML.025"]
     assert open_ == ["AML.T0043.002", "NISTAML.025", "NISTAML.022"]
     assert "not a statement of compliance" in pages["masked"]
+
+
+def test_a_defense_shown_three_ways_has_been_attacked_by_transfer(pages: dict[str, str]) -> None:
+    done = re.findall(r'<li class="done">.*?<code>(.*?)</code>', pages["blurred"], flags=re.DOTALL)
+    assert "AML.T0043.002" in done
 
 
 def test_an_attack_that_had_no_image_left_exercised_nothing() -> None:

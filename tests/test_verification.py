@@ -101,13 +101,16 @@ def test_a_sound_run_holds(problem, found, tmp_path):
     assert seen[-1][0] == COUNT
 
 
-def test_a_changed_file_never_gets_so_far(problem, found, tmp_path):
+def test_a_changed_file_is_told_beside_what_it_holds(problem, found, tmp_path):
     model, images, labels = problem
     run = write(tmp_path / "r", *found)
     place = run.path / shard_file(1)
     place.write_bytes(place.read_bytes()[:-4] + b"\0\0\0\0")
-    with pytest.raises(DataError, match="Shard 1"):
-        verify(run, model, (images, labels))
+    told = verify(run, model, (images, labels)).problems
+    assert (told[0].example, told[0].what, told[0].found) == (None, shard_file(1), "changed since")
+    place.write_bytes(b"no arrays")
+    told = verify(run, model, (images, labels)).problems
+    assert {problem.what for problem in told[1:]} == {"adversarial example"}
 
 
 def tampered(how, image, clean):

@@ -7,15 +7,15 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import torch
-from torch import Tensor
 
-from .album import Album
-from .checks.catalog import KINDS, finding
+from .board import Question
+from .checks.catalog import finding
+from .checks.masking import of_run, settle
 from .checks.preflight import Preflight
 from .data import Given
 from .defenses import Defended
 from .environment import environment, now
+from .gallery import galleries
 from .intervals import clopper_pearson, confidence_sequence
 from .results import (
     SEVERITIES,
@@ -29,17 +29,15 @@ from .results import (
     Evaluation,
     Example,
     Finding,
-    Gallery,
+    Mark,
     Panel,
     Remedy,
     Table,
     ThreeWays,
     percent,
 )
-from .shard import Question
-from .store import RunFolder, shard_file
+from .store import RunFolder
 
-FEW_IMAGES = 100
 POINTS = 24  # of the curve of accuracy against the size of changes
 
 
@@ -85,31 +83,33 @@ def conclude(
 
     clean, attacked = estimate(int(correct.sum())), estimate(int(held.sum()))
     costs = _costs(logs)
-    findings = [*found.findings, *q.strategy.findings, *_after(logs, costs, evidence, bad, correct, held, protocol)]
+    findings = [*found.findings, *q.strategy.findings, *of_run(logs, costs, evidence, bad, correct, held, protocol)]
     findings += [finding("converted-input", 1, note) for note in notes]
     settled = dict(q.strategy.settled)
-    findings = _judged(findings, settled)
+    findings = settle(findings, settled)
     trust = TRUST[max((f.severity for f in findings), key=SEVERITIES.index, default="note")]
     rounded = None if any(log["rounded"] is None for log in logs) else estimate(sum(log["rounded"] for log in logs))
-    defense = _three_ways(q, logs, estimate, attacked)
-    galleries = _galleries(folder, q, source, evidence) if keep else []
+    defense = _three_ways(q, logs, estimate, attacked, asked.get("defense"))
+    shown = galleries(folder, q, source, evidence) if keep else []
+    behind = f" behind {asked['defense']}" if "defense" in asked else ""
     return Evaluation(
         kind="evaluation",
-        title=f"{asked.get('model', 'The model')} against {q.threat}",
-        verdict=_verdict(clean, attacked, trust, findings, q, protocol, len(q.images), defense),
+        title=f"{asked.get('model', 'The model')}{behind} against {q.threat}",
+        verdict=_verdict(clean, attacked, trust, findings, q, protocol, len(q.images), defense, _draws_fooled(logs)),
         settings={**asked, "threat": str(q.threat), "protocol": protocol, "plan": str(q.plan), "seed": str(q.seed),
                   **({"surrogate": "given"} if q.surrogate is not None else {})},
         command=command,
         environment=environment(),
         created=now(),
-        tables=_tables(clean, attacked, rounded, trust, costs, evidence, n),
-        panels=_panels(evidence, correct, held, q, estimate),
-        galleries=galleries,
+        tables=_tables(clean, attacked, rounded, _draws_fooled(logs), trust, costs, evidence, n),
+        panels=_panels(logs, q),
+        galleries=shown,
         cost=[Cost(part=c.attack, forward=c.forward, backward=c.backward, seconds=c.seconds) for c in costs],
         notes=folder.notes(),
         clean_accuracy=clean,
         robust_accuracy=Bracket(attacked=attacked),
         rounded=rounded,
+        draws_fooled=_draws_fooled(logs),
         trust=trust,
         findings=findings,
         remedies=_remedies(q, logs),
@@ -119,74 +119,6 @@ def conclude(
         examples=_examples(evidence),
         asked=len(q.images),
     )  # fmt: skip
-
-
-# --- findings ------------------------------------------------------------------------------------------
-
-
-def _after(
-    logs: Sequence[Mapping[str, Any]], costs: Sequence[AttackCost], evidence: Mapping[str, np.ndarray], bad: np.ndarray,
-    correct: np.ndarray, held: np.ndarray, protocol: str,
-) -> list[Finding]:  # fmt: skip
-    """What the run itself shows."""
-    n, left = len(held), int(held.sum())
-    found: list[Finding] = []
-    if bad.any():
-        names = evidence["example"][bad]
-        text = f"The logits of {len(names)} examples are not finite: {', '.join(map(str, names[:8]))}"
-        found.append(finding("nonfinite-logits", len(names), text + (" …" if len(names) > 8 else ".")))
-    blind = sum(c.fooled for c in costs if c.attack.split(":")[0] in ("square", "hopskipjump"))
-    counts = {"black-box-better": blind}
-    for log in logs:
-        for code, count in log["checks"].items():
-            counts[code] = counts.get(code, 0) + count
-    words = {
-        "black-box-better": "Attacks without gradients fooled {} of {} examples that gradients had left.",
-        "single-step-better": "One step fooled {} of {} examples that iterative attacks had left.",
-        "noise-fools": "Random noise fooled {} of {} examples that the attacks had left.",
-        "more-steps-help": "More steps fooled {} of {} examples that the protocol had left.",
-        "hard-label-better": "An attack by decisions alone fooled {} of {} examples that the protocol had left.",
-    }
-    for code, text in words.items():
-        low = clopper_pearson(counts.get(code, 0), n).low
-        if low > (KINDS[code].threshold or 0.0):
-            found.append(finding(code, low, text.format(counts[code], n)))
-    unmoved = sum(log["unmoved"] for log in logs)
-    if left and unmoved / left > (KINDS["unmoved-points"].threshold or 0.0):
-        found.append(
-            finding("unmoved-points", unmoved / left, f"The attacks did not move {unmoved} of {left} images left.")
-        )
-    rises = sum(log["seen"]["late_rises"] for log in logs)
-    rise = sum(log["seen"]["late_rise"] for log in logs) / max(1, rises)
-    if rise > (KINDS["incomplete-optimisation"].threshold or 0.0):
-        text = f"On images left, the last 10 looks still made {100 * rise:.0f} % of the loss's rise."
-        found.append(finding("incomplete-optimisation", rise, text))
-    outside = sum(log["outside"] for log in logs)
-    if outside:
-        found.append(
-            finding("attack-broken", outside, f"{outside} points lay outside the threat's set and were not counted.")
-        )
-    if protocol == "quick":
-        found.append(
-            finding("quick-protocol", 1, "The protocol quick is for development: its number is never a verdict.")
-        )
-    if n < FEW_IMAGES:
-        found.append(finding("few-images", n, f"Only {n} images were judged."))
-    return found
-
-
-def _judged(findings: Sequence[Finding], settled: Mapping[str, str]) -> list[Finding]:
-    """The findings, the worst first; what adaptation has settled is a note.
-
-    Where it has settled what gradients could not do, attacks that need none may well have been better before it.
-    """
-    how = next(iter(settled.values()), "")
-    out = []
-    for one in findings:
-        late = KINDS[one.code].settles and KINDS[one.code].when != "before"
-        text = settled.get(one.code, how if late else "")
-        out.append(msgspec.structs.replace(one, severity="note", settled=text) if text else one)
-    return sorted(out, key=lambda f: -SEVERITIES.index(f.severity))
 
 
 # --- numbers -------------------------------------------------------------------------------------------
@@ -226,19 +158,28 @@ def _remedies(q: Question, logs: Sequence[Mapping[str, Any]]) -> list[Remedy]:
     return remedies
 
 
-def _three_ways(q: Question, logs: Sequence[Mapping[str, Any]], estimate: Any, attacked: Estimate) -> ThreeWays | None:
+def _three_ways(
+    q: Question, logs: Sequence[Mapping[str, Any]], estimate: Any, attacked: Estimate, called: str | None
+) -> ThreeWays | None:
     parts = [log["defense"] for log in logs]
     if q.undefended is None or not parts or any(part is None for part in parts):
         return None
     total = {name: sum(part[name] for part in parts) for name in parts[0]}
     if isinstance(q.model, Defended):
-        name = " then ".join(str(getattr(defense, "name", type(defense).__name__)) for defense in q.model.defenses)
+        name = called or " then ".join(
+            str(getattr(defense, "name", type(defense).__name__)) for defense in q.model.defenses
+        )
     else:
         name = "what stands before the network"
     return ThreeWays(
         defense=name, undefended_clean=estimate(total["clean"]), undefended=estimate(total["undefended"]),
         defended_clean=estimate(total["defended_clean"]), non_adaptive=estimate(total["non_adaptive"]), adaptive=attacked,
     )  # fmt: skip
+
+
+def _draws_fooled(logs: Sequence[Mapping[str, Any]]) -> float | None:
+    rates = [log["rate"] for log in logs if log["rate"]]
+    return sum(total for total, _ in rates) / sum(n for _, n in rates) if rates else None
 
 
 def _classes(
@@ -270,7 +211,7 @@ def _examples(evidence: Mapping[str, np.ndarray]) -> list[Example]:
 
 def _verdict(
     clean: Estimate, attacked: Estimate, trust: str, findings: Sequence[Finding], q: Question, protocol: str, asked: int,
-    defense: ThreeWays | None,
+    defense: ThreeWays | None, rate: float | None,
 ) -> list[str]:  # fmt: skip
     n = clean.n
     first = (
@@ -286,9 +227,14 @@ def _verdict(
         said.append(f"The number is {trust}: {', '.join(dict.fromkeys(worst))}.")
     if defense is not None and defense.gap > 0:
         said.append(
-            f"Attacked as if it were not there, the defense ({defense.defense}) seems to leave "
-            f"{percent(defense.non_adaptive)}; attacked through it, {percent(defense.adaptive)}: "
-            f"{100 * defense.gap:.1f} points are not there."
+            f"Attacked as if {defense.defense} were not there, the model seems to keep "
+            f"{percent(defense.non_adaptive)}; by an attacker who knows of it, {percent(defense.adaptive)}: "
+            f"{100 * defense.gap:.1f} points of safety are not there."
+        )
+    if rate is not None:
+        said.append(
+            "The model is random: an image counts as fooled when most of 20 draws are wrong. The images that count "
+            f"fool it on {100 * rate:.1f} % of fresh draws."
         )
     if n < asked:
         said.append(f"{n} of {asked} images were judged, in random order: what was asked for was certain by then.")
@@ -298,13 +244,14 @@ def _verdict(
 
 
 def _tables(
-    clean: Estimate, attacked: Estimate, rounded: Estimate | None, trust: str, costs: Sequence[AttackCost],
-    evidence: Mapping[str, np.ndarray], n: int,
+    clean: Estimate, attacked: Estimate, rounded: Estimate | None, rate: float | None, trust: str,
+    costs: Sequence[AttackCost], evidence: Mapping[str, np.ndarray], n: int,
 ) -> list[Table]:  # fmt: skip
     rows = [
         ["clean accuracy", percent(clean, interval=True)],
         ["robust accuracy (attacked)", percent(attacked, interval=True)],
         *([["the same, rounded to 8 bits", percent(rounded, interval=True)]] if rounded is not None else []),
+        *([["draws that the images found fool", f"{100 * rate:.1f} %"]] if rate is not None else []),
         ["trust", trust],
         ["passes per image", f"{(evidence['forward'] + evidence['backward']).sum() / max(1, n):.0f}"],
         ["seconds", f"{sum(c.seconds for c in costs):.1f}"],
@@ -331,59 +278,24 @@ def _tables(
     ]
 
 
-def _panels(
-    evidence: Mapping[str, np.ndarray], correct: np.ndarray, held: np.ndarray, q: Question, estimate: Any
-) -> list[Panel]:
-    """Accuracy against the size of the change that fooled: of the points found, so beyond eps nothing is known."""
-    size = np.where(correct, evidence["distance"], 0.0)
-    eps = float(q.threat.eps)
-    if not np.isfinite(eps) or not correct.any():
+def _panels(logs: Sequence[Mapping[str, Any]], q: Question) -> list[Panel]:
+    """Accuracy against eps, by the smallest changes found for some examples of each shard."""
+    found = np.array([size for log in logs for size in log["sizes"]])
+    if not len(found):
         return []
-    grid = [eps * k / POINTS for k in range(POINTS + 1)]
-    values = [estimate(int((correct & ~((size <= at) & (size > 0) | ~correct)).sum())) for at in grid]
-    values[-1] = estimate(int(held.sum()))
+    eps = float(q.threat.eps)
+    far = min(2 * eps, max(float(found.max()), eps)) if np.isfinite(eps) else float(found.max())
+    grid = [far * k / POINTS for k in range(POINTS + 1)]
+    curve = [clopper_pearson(int((found > at).sum()), len(found)) for at in grid]
+    marks = [Mark(label="eps", x=eps, y=clopper_pearson(int((found > eps).sum()), len(found)))] if eps <= far else []
     return [
         Panel(
-            id="distances", title="Accuracy against the size of the change", x_label=f"{type(q.threat).__name__} size",
-            curves=[Curve(label="attacked", x=grid, y=values)],
-            caption="By the changes that were found. Attacks with a fixed eps use all of it, so the true curve lies lower.",
+            id="distances",
+            title="Accuracy against eps",
+            x_label=f"{type(q.threat).__name__} eps",
+            curves=[Curve(label="attacked", x=grid, y=curve)],
+            marks=marks,
+            caption=f"By the smallest changes that a short minimum-norm attack and the attacks above found for {len(found)} "
+            "of the examples: an upper bound at every eps, and at eps itself looser than the number above.",
         )
-    ]  # fmt: skip
-
-
-def _galleries(folder: RunFolder, q: Question, source: Given, evidence: Mapping[str, np.ndarray]) -> list[Gallery]:
-    hit = np.flatnonzero(evidence["success"])
-    if not len(hit) or q.images.dim() != 4 or q.images.shape[1] not in (1, 3) or not q.threat.unit_range:
-        return []
-    place = {int(name): at for at, name in enumerate(q.names.tolist())}
-    rows = torch.tensor([place[int(name)] for name in evidence["example"]])
-    points = _points(folder, q, place)
-    hit = hit[np.argsort(evidence["distance"][hit], kind="stable")]
-    album = Album(source.classes)
-
-    def pictures(some: np.ndarray) -> list[Any]:
-        found = []
-        for at in some.tolist():
-            row = rows[at : at + 1]
-            found += album.add(
-                q.model, q.images[row], points[row], q.labels[row], q.names[row], q.threat,
-                str(evidence["fooled_by"][at]), "the model",
-            )  # fmt: skip
-        return found
-
-    shown = [
-        Gallery(id="triptych", title="What the attacks do", kind="triptych", pictures=pictures(hit[:3])),
-        Gallery(id="smallest", title="The smallest changes that fooled", kind="grid", pictures=pictures(hit[:8])),
-        Gallery(id="largest", title="The largest changes that fooled", kind="grid", pictures=pictures(hit[-8:][::-1])),
     ]
-    folder.write_arrays("pictures.safetensors", album.arrays())
-    return shown
-
-
-def _points(folder: RunFolder, q: Question, place: Mapping[int, int]) -> Tensor:
-    points = q.images.clone()
-    for number in sorted(folder.shards()):
-        held = folder.arrays(shard_file(number))
-        at = torch.tensor([place[int(name)] for name in held["example"]])
-        points[at] = torch.from_numpy(held["adversarial"]).to(points.dtype)
-    return points

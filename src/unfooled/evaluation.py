@@ -14,29 +14,31 @@ import msgspec
 import torch
 from torch import Tensor
 
-from . import adapt, protocols
+from . import adapt, protocols, rng
 from ._version import __version__
 from .adapt import Strategy, Way
 from .assertions import Assertion, Verdict
 from .attacks.base import Plan
+from .board import Question
 from .checks.preflight import Preflight, preflight
 from .conclusion import conclude, running
 from .data import given
 from .defenses import Defended
-from .engine import check_options
+from .engine import check_options, default_batch
 from .errors import ParameterError, must_be
 from .fingerprint import of_model
 from .inputs import Notes, checked_images, checked_labels
 from .intervals import examples_needed, half_width
 from .models.classifier import Classifier, Model
-from .models.layout import Compute
+from .models.layout import Compute, preferred
 from .pool import Progress
 from .results import Estimate, Evaluation, Finding
-from .shard import Question, examine
+from .shard import examine
 from .store import RunFolder
 from .threats import Threat
 
 SHARD = 512  # examples; the unit of evidence and of going on after an interruption
+FALL = 10  # one example in so many is expected to need every look
 SMALL = 128  # the same where a precision or an assertion may end the run
 
 
@@ -112,7 +114,6 @@ def evaluate(
     )  # fmt: skip
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     size = SMALL if asked.may_end else SHARD
-    tuned_for = asked.tuned_for(len(images))
     with ExitStack() as stack:
         place = out or stack.enter_context(tempfile.TemporaryDirectory(prefix="unfooled-"))
         folder = RunFolder(place)
@@ -121,6 +122,7 @@ def evaluate(
         tell(Standing(0, len(images), None, stage="preflight"))
         found = _preflight(folder, question, order, draws)
         question = _prepared(folder, question, found)
+        tuned_for = float(_kept(folder, "tuned-for", lambda: asked.tuned_for(len(images))))
         done = 0
         for number, index in enumerate(order.split(size)):
             if number not in folder.shards():
@@ -215,13 +217,12 @@ def _spec(q: Question, protocol: str, settings: Mapping[str, str], shard: int, d
 def _preflight(folder: RunFolder, q: Question, order: Tensor, draws: int | None) -> Preflight:
     """The preflight on the first examples of the order; its findings are kept, so that a run that goes on has the same."""
     sample = order[:256]
-    found = preflight(q.model, q.images[sample], q.labels[sample], q.threat, q.seed)
+    with rng.forked(q.seed, 0x9F11):
+        found = preflight(q.model, q.images[sample], q.labels[sample], q.threat, q.seed, q.names[sample])
     if draws is not None:
         found = replace(found, draws=draws, probe=replace(found.probe, draws=draws))
-    held = folder.kept("preflight")
-    if held is None:
-        folder.keep("preflight", {"findings": msgspec.to_builtins(list(found.findings)), "draws": found.draws})
-        return found
+    told = {"findings": msgspec.to_builtins(list(found.findings)), "draws": found.draws}
+    held = _kept(folder, "preflight", lambda: told)
     findings = tuple(msgspec.convert(held["findings"], list[Finding]))
     return replace(found, findings=findings, draws=held["draws"], probe=replace(found.probe, draws=held["draws"]))
 
@@ -229,11 +230,34 @@ def _preflight(folder: RunFolder, q: Question, order: Tensor, draws: int | None)
 def _prepared(folder: RunFolder, q: Question, found: Preflight) -> Question:
     """The question with what adaptation adds to it."""
     held = folder.kept("strategy")
+    with rng.forked(q.seed, 0xADA7):
+        if held is None:
+            strategy = adapt.plan(q.model, found, q.seed)
+            folder.keep("strategy", strategy.to_json())
+        else:
+            ways: tuple[Way, ...] = adapt.rebuild(q.model, found, held["ways"]) if held["ways"] else ()
+            strategy = Strategy.from_json(held, ways)
+        layout = _kept(folder, "layout", lambda: _layout(q))
+        bare = q.model.undefended if isinstance(q.model, Defended) else adapt.undefended(q.model, found.probe)
+    compute = q.compute or Compute(layout=layout)
+    return replace(q, strategy=strategy, undefended=bare, draws=found.draws, compute=compute)
+
+
+def _layout(q: Question) -> str:
+    """Settled once for all shards, since another layout rounds differently."""
+    if q.budget is not None:
+        return "same"
+    victim = Classifier(q.model)
+    device = victim.device or q.images.device
+    looks = len(q.images) // FALL * sum(stage.attack.steps * stage.trials for stage in q.plan.stages())
+    x = q.images[: q.batch_size or default_batch(q.images[0].numel(), device)].to(device)
+    return preferred(victim, x, looks)
+
+
+def _kept(folder: RunFolder, name: str, make: Callable[[], Any]) -> Any:
+    """What the folder keeps under the name; made and kept at the first start."""
+    held = folder.kept(name)
     if held is None:
-        strategy = adapt.plan(q.model, found, q.seed)
-        folder.keep("strategy", strategy.to_json())
-    else:
-        ways: tuple[Way, ...] = adapt.rebuild(q.model, found, held["ways"]) if held["ways"] else ()
-        strategy = Strategy.from_json(held, ways)
-    bare = q.model.undefended if isinstance(q.model, Defended) else adapt.undefended(q.model, found.probe)
-    return replace(q, strategy=strategy, undefended=bare, draws=found.draws)
+        held = make()
+        folder.keep(name, held)
+    return held

@@ -85,11 +85,14 @@ class Exercised(NamedTuple):
 def access(attack: str) -> frozenset[str]:
     """What an attack, given as its text, sees of the model; empty for one that is not known here.
 
-    A text that begins with "transfer" is a transfer, whatever made its examples. A plan has the access of all its parts.
+    A text that begins with "transfer" is a transfer, whatever made its examples; one that begins with "adapted:" takes
+    gradients through the model in another way, or estimates them from scores. A plan has the access of all its parts.
     """
     words = attack.strip().lower()
     if words.startswith("transfer"):
         return frozenset({TRANSFER})
+    if words.startswith("adapted:"):
+        return frozenset({SCORE if "from scores" in words else WHITE_BOX})
     return frozenset(ACCESS[name] for name in re.findall(r"[a-z][a-z0-9-]*", words) if name in ACCESS)
 
 

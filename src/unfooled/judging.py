@@ -12,12 +12,15 @@ from .engine import default_batch
 from .errors import NotFinite
 from .goals import Goal
 from .models.classifier import Classifier, Model, untouched
-from .oracle import Oracle
+from .oracle import DRAWS, Oracle
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a model says of images: right on them, the class it answers, and its softmax share of that class."""
+    """What a model says of images: right on them, the class it answers, and its softmax share of that class.
+
+    Of a random model by the majority of draws, and the class with the largest mean share.
+    """
 
     clean_correct: Tensor
     prediction: Tensor
@@ -54,11 +57,22 @@ def appraise(model: Model, images: Tensor, labels: Tensor, seed: int = 0) -> Jud
             if oracle.random and bool(finite.any()):
                 kept = finite.nonzero().squeeze(1)
                 wrong[kept] = oracle.confirm(x[kept], goal.rows(kept), index[kept.cpu()])
-            best = logits.softmax(1).max(1)
+            best = _shares(oracle, logits, x, index, finite).max(1)
             right.append(~wrong.cpu())
             prediction.append(torch.where(finite, best.indices, -1).cpu())
             confidence.append(best.values.cpu())
     return Judgement(torch.cat(right), torch.cat(prediction), torch.cat(confidence))
+
+
+def _shares(oracle: Oracle, logits: Tensor, x: Tensor, index: Tensor, finite: Tensor) -> Tensor:
+    """Softmax shares (N, C); a random model's are means over draws, so that no single draw speaks for it."""
+    shares = logits.softmax(1)
+    if not oracle.random or not bool(finite.any()):
+        return shares
+    kept = finite.nonzero().squeeze(1)
+    for _ in range(DRAWS - 1):
+        shares[kept] += oracle.answer(x[kept], index[kept.cpu()]).softmax(1)
+    return shares / DRAWS
 
 
 def _answer(oracle: Oracle, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

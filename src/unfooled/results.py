@@ -255,6 +255,7 @@ class Evaluation(Record, frozen=True):
 
     clean_accuracy, robust_accuracy:  with their intervals.
     rounded:   robust accuracy when the adversarial images are rounded to 8 bits a pixel; None where they cannot be.
+    draws_fooled:  of a random model, the mean share of draws on which the points that count as fooling it do so.
     trust:     "valid", "suspect" or "invalid": the worst severity left among the findings.
     findings:  what was measured that bears on that, the worst first.
     remedies:  what adaptation tried, in order.
@@ -280,6 +281,7 @@ class Evaluation(Record, frozen=True):
     clean_accuracy: Estimate | None = None
     robust_accuracy: Bracket | None = None
     rounded: Estimate | None = None
+    draws_fooled: float | None = None
     trust: str | None = None
     findings: list[Finding] = []
     remedies: list[Remedy] = []

@@ -424,9 +424,13 @@ class RunFolder:
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         """Arrays that were written under that name; those of a finished shard are checked."""
-        path = self.path / name
         if name.startswith("adversarial/"):
             self._check_file(name)
+        return self.found(name)
+
+    def found(self, name: str) -> dict[str, np.ndarray]:
+        """Arrays as they lie there now, whoever wrote them."""
+        path = self.path / name
         if not path.is_file():
             raise MissingData(f"There is no {path}.")
         try:

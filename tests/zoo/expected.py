@@ -82,3 +82,16 @@ MASKS: dict[str, tuple[str, ...]] = {
     "random-resize-pad": ("random-model",),
     "dropout-stays-on": ("random-model",),
 }
+
+REDTEAM: dict[str, tuple[str, ...]] = {  # the masks of redteam.py
+    "scripted-rounding": FLOW,
+    "traced-rounding-inside": FLOW,
+    "compiled-rounding": FLOW,
+    "backward-hook-zeroes": FLOW,
+    "backward-hook-noises": ("misleading-gradients",),
+    "hook-turns-gradient": ("misleading-gradients",),
+    "object-that-rounds": FLOW,
+    "partial-through-numpy": FLOW,
+    "weights-from-a-dictionary": FLOW,
+    "rounded-and-softmax": FLOW,
+}

@@ -13,9 +13,11 @@ from .. import rng
 from ..checks.preflight import Preflight
 from ..checks.probing import Probe
 from ..models.classifier import Classifier, Model, logits_of, untouched
-from ..models.inside import modules_within
+from ..models.inside import hookable, uncompiled
+from .estimated import Estimated
 from .fitted import fit
 from .rewired import Bare, Front, Operations, Output, Part, Past, Rewired, Smoothed, Watch, front_of
+from .scripted import unscripted
 
 AGREE = 0.95  # share of examples on which tapped logits must answer what the model answers
 MOST_PAST = 6  # modules that are passed over one by one
@@ -23,6 +25,8 @@ MARGIN = 10.0  # the median margin that logits are scaled to
 USUAL = (0.2, 60.0)  # median margins that need no scaling
 WORKS = 0.5  # of the examples that the model gets right, what the network alone must get right
 SIGMA = 0.25  # of eps, per component: the noise that gradients are averaged over
+
+Surrogate = Rewired | Smoothed | Estimated
 
 FLOW = ("no-gradient", "zero-gradients", "nonfinite-gradients", "not-differentiable", "dynamic-forward")
 ROUGH = ("misleading-gradients", "unbounded-survivors", "random-model")
@@ -34,14 +38,28 @@ def needed(found: Preflight) -> list[str]:
     return [f.code for f in found.findings if f.code in (*FLOW, *ROUGH, *OUTPUTS)]
 
 
-def candidates(model: Model, found: Preflight) -> Iterator[Rewired | Smoothed]:
+def candidates(model: Model, found: Preflight) -> Iterator[Surrogate]:
     """Models with another backward, each as it stands with its output tapped and scaled where that helps."""
     for parts in _parts(model, found):
         with suppress(Exception):  # a way that fails on this model is no way
             yield with_output(Rewired(model, parts), found)
-    if found.has(*ROUGH):
-        bare = with_output(Rewired(model, ()), found)
-        yield Smoothed(bare, _sigma(found.probe))
+
+
+def last_resorts(model: Model, found: Preflight) -> Iterator[Surrogate]:
+    """Dear ways, for models on which no other points anywhere; the draws of a random model smooth it already."""
+    if not found.has(*FLOW, *ROUGH):
+        return
+    if found.has(*ROUGH) and found.probe.draws == 1:
+        with suppress(Exception):
+            yield Smoothed(with_output(Rewired(model, ()), found), _sigma(found.probe))
+    stand_in = fit(lambda x: front_of(model, x), found.probe)
+    if stand_in is not None:
+        front = Front(stand_in, name="fitted backward through all before the first layer")
+        with suppress(Exception):
+            yield with_output(Rewired(model, (front,)), found)
+    if found.probe.draws == 1:
+        with suppress(Exception):
+            yield Estimated(with_output(Rewired(model, ()), found), found.probe.threat)
 
 
 def _parts(model: Model, found: Preflight) -> Iterator[tuple[Part, ...]]:
@@ -57,10 +75,10 @@ def _parts(model: Model, found: Preflight) -> Iterator[tuple[Part, ...]]:
         yield tuple(past)
     for one in past[:MOST_PAST]:
         yield (one,)
-    if found.has(*FLOW, *ROUGH):
-        stand_in = fit(lambda x: front_of(model, x), found.probe)
-        if stand_in is not None:
-            yield (Front(stand_in, name="fitted backward through all before the first layer"),)
+    scripted = unscripted(model)
+    if scripted is not None:
+        yield (scripted,)
+        yield (Operations(finite), scripted)
 
 
 def _has_front(model: Model, probe: Probe) -> bool:
@@ -114,11 +132,11 @@ def passable(model: Model, probe: Probe) -> list[tuple[str, nn.Module]]:
         same = bool(inputs) and isinstance(inputs[0], Tensor) and isinstance(value, Tensor)
         seen[id(module)] = same and inputs[0].shape == value.shape  # type: ignore[attr-defined]
 
-    modules = [(path, m) for path, m in modules_within(model) if not any(True for _ in m.parameters())]
+    modules = [(path, m) for path, m in hookable(model) if not any(True for _ in m.parameters())]
     modules = [(path, m) for path, m in modules if type(m).__module__.split(".")[0] != "torch"]
     handles = [module.register_forward_hook(hook) for _, module in modules]
     try:
-        with torch.no_grad(), untouched(model), suppress(Exception):
+        with uncompiled(), torch.no_grad(), untouched(model), suppress(Exception):
             Classifier(model)(probe.images[:2])
     finally:
         for handle in handles:

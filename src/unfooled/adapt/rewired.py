@@ -7,10 +7,12 @@ some parts, in order. The verdict stays with the model itself.
 from __future__ import annotations
 
 from abc import ABC
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..defenses.base import straight
 from ..models.classifier import Model, logits_of
-from ..models.inside import modules_within
+from ..models.inside import hookable, uncompiled
 from .through import through
 
 Module = Callable[[Tensor], Tensor]
@@ -45,6 +47,7 @@ class Rewired:
     def __call__(self, images: Tensor) -> Any:
         """The model's output on images (N, *shape)."""
         with ExitStack() as stack:
+            stack.enter_context(uncompiled())
             seen = None if self.output is None else stack.enter_context(self.output.watching(len(images)))
             for part in self.parts:
                 stack.enter_context(part.applied(self.model, images))
@@ -65,9 +68,11 @@ class Operations(Part):
     finite: bool = False
     name: str = "smooth backward for operations that have none"
 
-    def applied(self, model: Model, images: Tensor) -> AbstractContextManager[Any]:
+    @contextmanager
+    def applied(self, model: Model, images: Tensor) -> Iterator[None]:
         """Let gradients through whatever runs."""
-        return through(self.finite)
+        with without_hooks(model), through(self.finite):
+            yield
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class Past(Part):
             given = next((item for item in inputs if isinstance(item, Tensor)), None)
             return value if given is None or not isinstance(value, Tensor) else _replaced(value, given, self.stand_in)
 
-        module = dict(modules_within(model)).get(self.path)
+        module = dict(hookable(model)).get(self.path)
         handle = None if module is None else module.register_forward_hook(hook)
         try:
             yield
@@ -127,9 +132,20 @@ def _replaced(value: Tensor, source: Tensor, stand_in: Module | None) -> Tensor:
 
 
 @contextmanager
+def without_hooks(model: Model) -> Iterator[None]:
+    """Modules run without the hooks that may change gradients on their way back."""
+    with ExitStack() as stack:
+        for _, module in hookable(model):
+            for name in ("_backward_hooks", "_backward_pre_hooks"):
+                if getattr(module, name, None):
+                    stack.enter_context(patch.object(module, name, OrderedDict()))
+        yield
+
+
+@contextmanager
 def first_input(model: Model, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Change what the first layer with weights gets, in every forward pass that runs inside."""
-    layers = [module for _, module in modules_within(model) if any(p is not None for p in module._parameters.values())]
+    layers = [module for _, module in hookable(model) if any(p is not None for p in module._parameters.values())]
     running = {"done": False}
 
     def hook(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
@@ -152,11 +168,15 @@ def front_of(model: Model, images: Tensor) -> Tensor | None:
 
     def keep(value: Tensor) -> Tensor:
         got.append(value.detach())
-        return value
+        raise _Reached
 
-    with torch.no_grad(), first_input(model, keep):
+    with uncompiled(), torch.no_grad(), suppress(_Reached), first_input(model, keep):
         model(images)
     return got[0] if got else None
+
+
+class _Reached(BaseException):
+    """Ends a forward pass where no more of it is wanted; no error, so that no model takes it for one of its own."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +187,10 @@ class Bare:
 
     def __call__(self, images: Tensor) -> Any:
         """The model's output when its first layer gets the images themselves."""
-        with first_input(self.model, lambda value: images.to(value.dtype) if images.shape == value.shape else value):
+        with (
+            uncompiled(),
+            first_input(self.model, lambda value: images.to(value.dtype) if images.shape == value.shape else value),
+        ):
             return self.model(images)
 
 

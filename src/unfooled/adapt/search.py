@@ -20,16 +20,15 @@ from ..engine import Result, attack
 from ..errors import UnfooledError
 from ..models.classifier import Model
 from ..results import Finding, Remedy
-from .candidates import candidates, has_custom_steps, needed
-from .rewired import Rewired, Smoothed
+from .candidates import Surrogate, candidates, has_custom_steps, last_resorts, needed
+from .rewired import Rewired
 
 TRIED = 5  # ways that are attacked through, of those whose gradients point somewhere
 FEWER_TRIED = 2  # the same of a random model, where every look takes many passes
 KEPT = 3  # ways that all examples are attacked through
 SHORT: Plan = Cascade(APGD(steps=20, loss="margin"), APGD(steps=20))
+POINTS = 0.05  # of the examples, on which a step along a way's gradient may do no better than a random one
 FEW = 32  # examples for the attack without a bound
-
-Surrogate = Rewired | Smoothed
 
 
 @dataclass(frozen=True)
@@ -87,11 +86,14 @@ def plan(model: Model, found: Preflight, seed: int = 0) -> Strategy:
         return Strategy()
     own = slope(model, probe)
     usable = not (own.failure or own.broken or own.zero == 1)
-    ranked = _ranked(candidates(model, found), probe)
+    ranked = _searched(model, found)
     tried = ranked[: TRIED if probe.draws == 1 else FEWER_TRIED]
     found_by, remedies = _tried(model, tried, codes, probe, usable, seed)
     if not codes and not any(bool(fooled.any()) for fooled in found_by):
         return Strategy(remedies=tuple(remedies))  # its own gradients are as good as any
+    if probe.draws > 1 and usable and not any(bool(fooled.any()) for fooled in found_by):  # averaging is the remedy
+        settled = _settled(model, (Way(Rewired(model, ()), 0.0),), found, seed)
+        return Strategy((), usable, tuple(remedies), tuple(settled))
     kept = _cover(found_by)
     ways = tuple(ranked[at] for at in kept)
     remedies = [msgspec.structs.replace(remedy, kept=at in kept) for at, remedy in enumerate(remedies)]
@@ -107,8 +109,16 @@ def plan(model: Model, found: Preflight, seed: int = 0) -> Strategy:
 
 def rebuild(model: Model, found: Preflight, names: Sequence[str]) -> tuple[Way, ...]:
     """The ways of those names, as an earlier search on the same model and probe has kept them."""
-    by_name = {way.name: way for way in _ranked(candidates(model, found), found.probe)}
+    by_name = {way.name: way for way in _searched(model, found)}
     return tuple(by_name[name] for name in names if name in by_name)
+
+
+def _searched(model: Model, found: Preflight) -> list[Way]:
+    """The ways whose gradients arrive, the best first; the dear ones are made where no other will do."""
+    ranked = _ranked(candidates(model, found), found.probe)
+    if not ranked or (found.draws == 1 and ranked[0].astray > POINTS):
+        ranked = sorted([*ranked, *_ranked(last_resorts(model, found), found.probe)], key=lambda way: way.astray)
+    return ranked
 
 
 def _ranked(ways: Iterable[Surrogate], probe: Probe) -> list[Way]:

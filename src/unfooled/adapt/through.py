@@ -57,7 +57,8 @@ class Through(TorchFunctionMode):
             return func(*args, **kwargs)
         self.inside = True
         try:
-            return self._call(func, getattr(func, "__name__", ""), args, kwargs)
+            name = getattr(func, "__name__", "").split(".")[0]  # "round.default" in an exported program
+            return self._call(func, name, args, kwargs)
         finally:
             self.inside = False
 

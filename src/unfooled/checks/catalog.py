@@ -48,7 +48,7 @@ KINDS: dict[str, Kind] = {
         "note", "classes", None, AUTOATTACK, "None needed: below 4 classes the margin loss stands in for DLR."
     ),
     "near-chance": Kind(
-        "invalid", "clean accuracy less the largest class's share", 0.0, CARLINI,
+        "invalid", "lower end of clean accuracy, less the largest class's share (0 or less is reported)", 0.0, CARLINI,
         "A model that is no better than chance has no robustness to measure: check weights, labels and preprocessing.",
     ),
     "labels-permuted": Kind(
@@ -199,7 +199,8 @@ KINDS: dict[str, Kind] = {
         when="after",
     ),
     "few-images": Kind(
-        "note", "images judged", None, "this project's rule", "Judge more images: the interval is wide.", when="after"
+        "note", "images judged (fewer are reported)", 100, "this project's rule", "Judge more: the interval is wide.",
+        when="after",
     ),
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from ..errors import UnfooledError
 from ..losses import cross_entropy
 from ..models.classifier import Classifier, Model, untouched
-from ..models.inside import modules_within
+from ..models.inside import hookable, uncompiled
 from ..results import Finding
 from .catalog import KINDS, finding
 from .probing import Probe, astray, margins, slope, unbounded
@@ -114,7 +114,7 @@ class _Calls(TorchFunctionMode):
         self.names: list[str] = []
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
+        name = getattr(func, "__name__", "").split(".")[0]
         if name == "_set_grad_enabled" and args and args[0] is False:
             name = "no_grad"
         self.names.append(name)
@@ -123,7 +123,7 @@ class _Calls(TorchFunctionMode):
 
 def dynamic(model: Model, images: Tensor) -> list[Finding]:
     """Whether a forward pass calls autograd."""
-    with torch.enable_grad(), untouched(model), _Calls() as calls:
+    with uncompiled(), torch.enable_grad(), untouched(model), _Calls() as calls:
         try:
             Classifier(model)(images)
         except UnfooledError:
@@ -138,7 +138,7 @@ def dynamic(model: Model, images: Tensor) -> list[Finding]:
 
 def _operations(model: Model, probe: Probe) -> list[str]:
     """Calls of the torch API in a forward pass that may break a gradient, by name."""
-    with torch.enable_grad(), untouched(model), _Calls() as calls:
+    with uncompiled(), torch.enable_grad(), untouched(model), _Calls() as calls:
         x = probe.images[:1].clone().requires_grad_(True)
         try:
             Classifier(model)(x)
@@ -150,7 +150,7 @@ def _operations(model: Model, probe: Probe) -> list[str]:
 def broken_modules(model: Model, probe: Probe) -> list[str]:
     """The innermost modules whose gradient to their own input is missing, zero or not finite."""
     seen: dict[str, tuple[nn.Module, Tensor]] = {}
-    with untouched(model), torch.no_grad(), _recorded(model, seen):
+    with uncompiled(), untouched(model), torch.no_grad(), _recorded(model, seen):
         try:
             Classifier(model)(probe.images)
         except UnfooledError:
@@ -182,7 +182,7 @@ def _is_broken(module: nn.Module, given: Tensor) -> bool:
 def _recorded(model: Model, seen: dict[str, tuple[nn.Module, Tensor]]) -> Iterator[None]:
     """Keep the first input of every module that is called with one float tensor."""
     handles = []
-    for path, module in modules_within(model):
+    for path, module in hookable(model):
 
         def hook(module: nn.Module, inputs: tuple[Any, ...], path: str = path) -> None:
             if len(inputs) == 1 and isinstance(inputs[0], Tensor) and inputs[0].is_floating_point():

@@ -19,7 +19,7 @@ from .. import rng
 from ..errors import UnfooledError
 from ..inputs import check_classes
 from ..models.classifier import Classifier, Model, untouched
-from ..models.inside import modules_within
+from ..models.inside import hookable, modules_within, uncompiled
 from ..results import Finding, share
 from ..threats import L0, Threat
 from . import gradients
@@ -62,16 +62,19 @@ class Preflight:
         return any(found.code in codes for found in self.findings)
 
 
-def preflight(model: Model, images: Tensor, labels: Tensor, threat: Threat, seed: int = 0) -> Preflight:
-    """Check a model on images (N, *shape), labels (N,); the first ones are the sample."""
+def preflight(
+    model: Model, images: Tensor, labels: Tensor, threat: Threat, seed: int = 0, names: Tensor | None = None
+) -> Preflight:
+    """Check a model on images (N, *shape), labels (N,), called by names (N,); the first ones are the sample."""
+    names = torch.arange(len(images)) if names is None else names
     found: list[Finding] = [*_modes(model)]
-    with torch.inference_mode(False), untouched(model), rng.forked(seed, 0x9F11):
+    with torch.inference_mode(False), uncompiled(), untouched(model), rng.forked(seed, 0x9F11):
         classifier = Classifier(model)
         device = classifier.device or images.device
         x, y = images[:SAMPLE].to(device), labels[:SAMPLE].to(device)
         with torch.no_grad():
             logits = torch.cat([classifier(part) for part in x.split(128)])
-            check_classes(y, logits.shape[1], torch.arange(len(y)))
+            check_classes(y, logits.shape[1], names[: len(y)])
             finite = torch.isfinite(logits).all(1)
             x, y, logits = x[finite], y[finite], logits[finite]
             if not len(x):
@@ -215,7 +218,7 @@ def _accuracy(classifier: Classifier, x: Tensor, y: Tensor, logits: Tensor, thre
     found = []
     if share(right, n).low <= most and most < 0.9:
         text = f"Clean accuracy is {100 * right / n:.1f} %, and answering one class always gets {100 * most:.1f} %."
-        found.append(finding("near-chance", right / n - most, text))
+        found.append(finding("near-chance", share(right, n).low - most, text))
     renamed = _permuted(answer, y, logits.shape[1], right / n) if 2 * logits.shape[1] <= n else []
     found += renamed
     if not renamed and threat.unit_range and x.dim() == 4:
@@ -270,7 +273,7 @@ def _permuted(answer: Tensor, y: Tensor, classes: int, accuracy: float) -> list[
 def _normalisers(model: Model, x: Tensor, threat: Threat) -> list[Finding]:
     """Visible layers that normalise what has been normalised already."""
     late: list[str] = []
-    layers = [(path, m) for path, m in modules_within(model) if _normalises(m)]
+    layers = [(path, m) for path, m in hookable(model) if _normalises(m)]
     with _inputs_seen(layers, lambda path, z: late.append(path) if float(z.min()) < -0.01 else None):
         try:
             Classifier(model)(x)

@@ -151,21 +151,24 @@ def _shown(at: Standing) -> dict[str, Any]:
 
 
 def _show_findings(evaluation: Evaluation) -> None:
+    """What the defense is worth, and every finding with what was or is to be done about it."""
     from rich.text import Text
 
-    colours = {"invalid": "bold red", "suspect": "yellow", "note": "dim"}
-    for found in evaluation.findings:
-        line = Text(f"{found.severity} ", style=colours[found.severity]) + Text(f"{found.code}: {found.message}")
-        terminal.out.print(line)
-        if found.settled:
-            terminal.out.print(Text(f"     settled, {found.settled}", style="dim"))
-        elif found.severity != "note":
-            terminal.out.print(Text(f"     {found.remedy}", style="dim"))
     if evaluation.defense is not None:
         from ..report.evaluated import gap_words
 
-        for sentence in gap_words(evaluation.defense):
-            terminal.out.print(f"• {sentence}")
+        for sentence in gap_words(evaluation.defense)[1 if evaluation.defense.gap > 0 else 0 :]:  # the verdict has it
+            terminal.sentence(sentence)
+    if evaluation.findings:
+        terminal.out.print()
+    colours = {"invalid": "bold red", "suspect": "yellow", "note": "cyan"}
+    for found in evaluation.findings:
+        terminal.out.print(Text(f"{found.severity:<8}", style=colours[found.severity]) + Text(found.code, style="bold"))
+        terminal.sentence(found.message, mark=" " * 8)
+        if found.settled:
+            terminal.sentence(f"settled: {found.settled}", mark=" " * 8, style="dim")
+        elif found.severity != "note":
+            terminal.sentence(f"to do: {found.remedy}", mark=" " * 8, style="dim")
 
 
 def _write_junit(file: Path, evaluation: Evaluation, name: str, claims: list[Assertion], whole: Any) -> None:
@@ -184,7 +187,7 @@ def _exit(evaluation: Evaluation, claims: list[Assertion], quiet: bool) -> None:
         verdict = claim.verdict(estimate, evaluation.trust)
         worst = max(worst, claim.status(verdict), key=(0, 2, 1, 3).index)
         if not quiet:
-            terminal.out.print(f"• {claim.sentence(verdict, estimate)}")
+            terminal.sentence(claim.sentence(verdict, estimate))
     if worst:
         raise typer.Exit(worst)
 

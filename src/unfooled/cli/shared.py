@@ -162,7 +162,7 @@ def show(evaluation: Evaluation, tables: int | None = None) -> None:
         show_table(table)
         terminal.out.print()
     for sentence in evaluation.verdict:
-        terminal.out.print(f"• {sentence}")
+        terminal.sentence(sentence)
 
 
 def grid(text: str, name: str) -> list[float]:

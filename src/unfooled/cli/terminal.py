@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,6 +71,15 @@ def notes_shown() -> Iterator[None]:
         warnings.simplefilter("always", Note)
         warnings.showwarning = show
         yield
+
+
+def sentence(text: str, mark: str = "• ", style: str = "") -> None:
+    """Print a sentence behind its mark, later lines indented; a percentage is never cut in two."""
+    whole = re.sub(r"(?<=\d) (?=%)", "\u00a0", text)
+    lines = textwrap.wrap(whole, max(20, out.width - len(mark)), break_on_hyphens=False) or [""]
+    for at, line in enumerate(lines):
+        start = mark if at == 0 else " " * len(mark)
+        out.print(Text(start + line.replace("\u00a0", " "), style=style), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

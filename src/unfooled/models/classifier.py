@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -145,7 +145,8 @@ def _untouched(module: nn.Module) -> Iterator[None]:
     draws = [(held, state_of(held)) for held in generators(module)]
     try:
         if any(mode for _, mode in modes):
-            module.eval()
+            with suppress(NotImplementedError):  # an exported program has no modes
+                module.eval()
         for parameter in learning:
             parameter.requires_grad_(False)
         yield
@@ -160,6 +161,7 @@ def _untouched(module: nn.Module) -> Iterator[None]:
         for generator, state in draws:
             restore(generator, state)
         if any(part.training != mode for part, mode in modes):
-            module.train(modes[0][1])
+            with suppress(NotImplementedError):
+                module.train(modes[0][1])
             for part, mode in modes:
                 part.training = mode

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
 from torch import nn
 
 DEEP = 3  # functions within functions
@@ -23,6 +25,17 @@ def modules_within(model: Any) -> list[tuple[str, nn.Module]]:
         for path, module in root.named_modules():
             found.setdefault(id(module), (".".join(part for part in (name, path) if part), module))
     return list(found.values())
+
+
+def hookable(model: Any) -> list[tuple[str, nn.Module]]:
+    """The same without those of TorchScript, which take no hooks."""
+    return [(path, module) for path, module in modules_within(model) if not isinstance(module, torch.jit.ScriptModule)]
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """What torch.compile has made runs as it was written, so that hooks and modes see its calls and leave no trace."""
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def _roots(item: Any, name: str, depth: int) -> Iterator[tuple[str, nn.Module]]:

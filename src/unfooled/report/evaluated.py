@@ -11,8 +11,9 @@ from unfooled.report import bracket, words
 from unfooled.results import AttackCost, Bracket, ByClass, Estimate, Evaluation, Finding, ThreeWays, percent
 
 CLASSES = 20  # shown at once; more are folded
+NO_SIGN = "The checks found no sign"  # what the badge of a valid number says, and need not be said twice
 BADGES = {
-    "valid": "The checks found no sign that the attacks failed: rely on the number as an upper bound.",
+    "valid": f"{NO_SIGN} that the attacks failed: rely on the number as an upper bound. A stronger attack may leave less.",
     "suspect": "Something measured speaks against the number: settle it before you rely on it.",
     "invalid": "The number says nothing yet: what was measured shows that the evaluation failed.",
 }
@@ -56,14 +57,17 @@ def context(evaluation: Evaluation) -> dict[str, Any]:
         "bracket": [bracket.draw(e, kind) for kind in ("wide", "narrow")],
         "parts": bracket.parts(e.clean_accuracy, robust),
         "judged": judged(e),
+        "said": [sentence for sentence in e.verdict[1:] if not (e.trust == "valid" and NO_SIGN in sentence)],
         "doubt": doubt(e.trust, robust),
         "terms": terms(e),
         "left": [finding for finding in _by_severity(e.findings) if finding.severity != "note"],
         "settled": [finding for finding in e.findings if finding.severity == "note" and finding.settled],
         "noted": [finding for finding in e.findings if finding.severity == "note" and not finding.settled],
         "errors": [example for example in e.examples if example.error],
-        "ways": ways(e.defense, e.clean_accuracy) if e.defense else [],
+        "ways": ways(e.defense) if e.defense else [],
         "gap": gap_words(e.defense) if e.defense else [],
+        "same_size": same_size(e),
+        "other_cost": {part.part for part in e.cost} > {attack.attack for attack in e.attacks},
         "classes": [ranked[:CLASSES], ranked[CLASSES:]],
         "totals": totals(e.attacks),
         "taxonomies": taxonomies(e),
@@ -94,6 +98,7 @@ def terms(evaluation: Evaluation) -> list[tuple[str, str]]:
     e = evaluation
     said = [e.title, *e.verdict, "accuracy under attack, interval [0"]
     said += [attack.attack for attack in e.attacks] + [finding.message for finding in e.findings]
+    said += [remedy.name for remedy in e.remedies]
     if e.defense:
         said.append("non-adaptive, adaptive")
     if e.galleries:
@@ -123,13 +128,11 @@ def points(share: float) -> str:
     return f"{value:.1f} points".replace("-", "−")
 
 
-def ways(defense: ThreeWays, clean: Estimate | None) -> list[Way]:
+def ways(defense: ThreeWays) -> list[Way]:
     """The bars of a defense: with and without it, attacked by who does not know of it and by who does."""
-    found = [Way("clean", "Network alone, not attacked", defense.undefended_clean)]
-    if clean and clean.n == defense.undefended_clean.n:
-        found.append(Way("clean", "Defended, not attacked", clean))
     return [
-        *found,
+        Way("clean", "Network alone, not attacked", defense.undefended_clean),
+        Way("clean", "Defended, not attacked", defense.defended_clean),
         Way("alone", "Network alone, attacked", defense.undefended),
         Way("illusion", "Defended; the attacker does not know", defense.non_adaptive),
         Way("truth", "Defended; the attacker knows", defense.adaptive, max(defense.gap, 0.0)),
@@ -140,11 +143,12 @@ def gap_words(defense: ThreeWays) -> list[str]:
     """The gap, and what the defense is worth, in a sentence each."""
     seems, is_left = percent(defense.non_adaptive), percent(defense.adaptive)
     if round(1000 * defense.gap) > 0:
-        first = f"Of the {seems} that {defense.defense} seems to keep, {points(defense.gap)} are not there."
-    elif round(1000 * defense.gap) == 0:
         first = (
-            f"What {defense.defense} seems to keep is there: knowing of it helps the attacker no further ({is_left})."
+            f"With {defense.defense}, {seems} seem to hold; {points(defense.gap)} of that are not there once the "
+            "attacker knows of it."
         )
+    elif round(1000 * defense.gap) == 0:
+        first = f"With {defense.defense}, {is_left} hold, whether or not the attacker knows of it."
     else:
         first = (
             f"The attack that knows of {defense.defense} left {is_left}, more than the one that does not ({seems}): "
@@ -154,7 +158,15 @@ def gap_words(defense: ThreeWays) -> list[str]:
     change = "adds" if gain >= 0 else "takes"
     alone = f"the {percent(defense.undefended)} that the network alone keeps"
     onto = "to" if gain >= 0 else "from"
-    return [first, f"Against an attacker who knows, it {change} {points(abs(gain))} {onto} {alone}."]
+    loss = defense.undefended_clean.value - defense.defended_clean.value
+    price = f" Without an attack it costs {points(loss)}." if round(1000 * loss) > 0 else ""
+    return [first, f"Against an attacker who knows, it {change} {points(abs(gain))} {onto} {alone}.{price}"]
+
+
+def same_size(evaluation: Evaluation) -> bool:
+    """Whether all changes that are shown are of one size, to a percent: then none is the smallest."""
+    sizes = [picture.size for gallery in evaluation.galleries for picture in gallery.pictures]
+    return len(sizes) > 1 and min(sizes) > 0.99 * max(sizes)
 
 
 def worst_first(classes: Iterable[ByClass]) -> list[ByClass]:
@@ -183,6 +195,8 @@ def totals(attacks: Sequence[AttackCost]) -> Totals:
 def taxonomies(evaluation: Evaluation) -> list[tuple[str, str, list[frameworks.Exercised]]]:
     """Each taxonomy with its address and its categories, as the attacks that were run exercise them."""
     ran = [attack.attack for attack in evaluation.attacks if attack.examples]
+    if evaluation.defense:  # its non-adaptive attack is one, also where it fooled nothing more
+        ran.append("transfer from the network alone")
     found = frameworks.exercised(ran)
     return [
         (name, address, [each for each in found if each.category.framework == name])

@@ -23,6 +23,15 @@ TERMS: tuple[tuple[str, str, str], ...] = (
         "component changes by more than eps.",
     ),
     (
+        "linf",
+        r"\blinf\b",
+        "The threat linf:ε: every component of the image (a pixel’s brightness, or one of its colours) may change, none "
+        "by more than ε.",
+    ),
+    ("l2", r"\bl2\b", "The threat l2:ε: the root of the sum of all squared changes is at most ε."),
+    ("l1", r"\bl1\b", "The threat l1:ε: the sum of all changes, each counted as positive, is at most ε."),
+    ("l0", r"\bl0\b", "The threat l0:n: at most n components change, as much as they like."),
+    (
         "FGSM",
         r"\bfgsm\b",
         "One step. Every pixel moves by eps in the direction that raises the loss: x′ = x + ε · sign(∇ₓ loss). "
@@ -44,6 +53,18 @@ TERMS: tuple[tuple[str, str, str], ...] = (
         "Adaptive",
         r"(?<!non-)\badaptive|who does\b|who knows",
         "The attacker knows the defense and takes gradients through it. This is the number to rely on.",
+    ),
+    (
+        "Backward",
+        r"\bbackward\b|stand-in",
+        "The pass in which an attack takes its gradient. A step whose own gradient is missing or zero (rounding, a filter "
+        "outside torch) gets another on the way back, such as the identity; what the model answers stays its own.",
+    ),
+    (
+        "Draws",
+        r"\bdraws?\b|\brandom model\b|is random",
+        "A random model answers otherwise in each pass. Gradients are averaged over several draws, and a draw too few "
+        "must not decide: what most draws say counts, of images and of adversarial images alike.",
     ),
     (
         "Interval",

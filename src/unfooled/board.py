@@ -1,0 +1,167 @@
+"""The state of some examples while one attack after the other is tried on what is left of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .adapt import Strategy
+from .attacks import Plan
+from .engine import Result, attack
+from .errors import NotFinite
+from .judging import appraise
+from .models.classifier import Model
+from .models.layout import Compute
+from .pool import Progress
+from .results import AttackCost
+from .store import Row
+from .threats import Threat
+
+BAD = "its logits are not finite"
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is asked of a model.
+
+    images (N, *shape), labels (N,), names (N,) int64 that the examples are called by.
+    plan:        the protocol; strategy: what adaptation adds to it.
+    undefended:  the network without its defense, or None.
+    thorough:    whether the dear checks are run too.
+    """
+
+    model: Model
+    images: Tensor
+    labels: Tensor
+    names: Tensor
+    threat: Threat
+    plan: Plan
+    seed: int
+    strategy: Strategy = field(default_factory=Strategy)
+    undefended: Model | None = None
+    thorough: bool = False
+    draws: int = 1
+    batch_size: int | None = None
+    budget: int | None = None
+    surrogate: Model | None = None
+    compute: Compute | None = None
+
+
+class Board:
+    """The state of the examples of a shard, as one attack after the other is tried on what is left."""
+
+    def __init__(self, question: Question, index: Tensor, progress: Callable[[Progress], None] | None) -> None:
+        self.q, self.progress = question, progress
+        self.x, self.y, self.names = question.images[index], question.labels[index], question.names[index]
+        n = len(index)
+        self.adversarial = self.x.clone()
+        self.correct = torch.zeros(n, dtype=torch.bool)
+        self.success = torch.zeros(n, dtype=torch.bool)
+        self.prediction = torch.full((n,), -1)
+        self.distance = torch.full((n,), torch.inf, dtype=torch.float64)
+        self.forward, self.backward = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64)
+        self.fooled_by: list[str | None] = [None] * n
+        self.error: list[str | None] = [None] * n
+        self.sound = torch.ones(n, dtype=torch.bool)  # its logits have been finite so far
+        self.costs: list[AttackCost] = []
+        self.notes: list[str] = []
+        self.outside = 0
+
+    @property
+    def left(self) -> Tensor:
+        """Rows that are right on the image and have not been fooled."""
+        return (self.correct & ~self.success & self.sound).nonzero().squeeze(1)
+
+    def run(
+        self, plan: Plan, rows: Tensor, label: str = "", model: Model | None = None, **options: Any
+    ) -> Result | None:
+        """Attack some rows, leaving out those on which logits turn out not to be finite; None if none is left."""
+        q = self.q
+        given: dict[str, Any] = {
+            "seed": q.seed, "draws": q.draws, "batch_size": q.batch_size, "compute": q.compute,
+            "progress": self.progress, "budget": q.budget, **options,
+        }  # fmt: skip
+        while len(rows):
+            try:
+                return attack(
+                    model or q.model, self.x[rows], self.y[rows], q.threat, plan, ids=self.names[rows], **given
+                )
+            except NotFinite as error:
+                bad = torch.isin(self.names[rows], torch.tensor(error.examples))
+                if error.gradients or not bool(bad.any()):
+                    raise
+                for at in rows[bad].tolist():
+                    self.error[at] = BAD
+                self.sound[rows[bad]] = False
+                rows = rows[~bad]
+        return None
+
+    def screen(self) -> None:
+        """Find what the model says of the images."""
+        found = appraise(self.q.model, self.x, self.y, self.q.seed)
+        self.correct, self.prediction = found.clean_correct.clone(), found.prediction.clone()
+        self.forward += 1
+        for at in (found.prediction < 0).nonzero().squeeze(1).tolist():
+            self.error[at], self.sound[at] = BAD, False
+
+    def take(self, rows: Tensor, result: Result, label: str = "") -> int:
+        """Take over what an attack on these rows has found; how many it fooled."""
+        won = result.success.cpu() & self.correct[rows]
+        self.forward[rows] += result.forward.cpu()
+        self.backward[rows] += result.backward.cpu()
+        fresh = rows[won & ~self.success[rows]]
+        at = won & ~self.success[rows]
+        self.success[fresh] = True
+        self.distance[fresh] = result.distance.cpu()[at]
+        kept = rows[~self.success[rows] | torch.isin(rows, fresh)]
+        self.adversarial[kept] = result.adversarial[torch.isin(rows, kept)].to(self.adversarial.dtype)
+        for place, row in zip(at.nonzero().squeeze(1).tolist(), fresh.tolist(), strict=True):
+            self.fooled_by[row] = label or result.parts[int(result.fooled_by[place])].attack
+        self.outside += result.outside
+        self.notes += [note for note in result.notes if note not in self.notes]
+        return len(fresh)
+
+    def given(self, points: Tensor, rows: Tensor, label: str, seconds: float, forward: int = 1) -> int:
+        """Judge points (M, *shape) that no attack of the engine has made; take over those that fool."""
+        if not len(rows):
+            return 0
+        q = self.q
+        fooled = (
+            ~appraise(q.model, points, self.y[rows], q.seed).clean_correct
+            & q.threat.contains(points, self.x[rows]).cpu()
+        )
+        fooled &= self.correct[rows] & ~self.success[rows] & self.sound[rows]
+        fresh = rows[fooled]
+        self.success[fresh] = True
+        self.adversarial[fresh] = points[fooled].to(self.adversarial.dtype)
+        self.distance[fresh] = q.threat.size(points[fooled].double() - self.x[fresh].double())
+        self.forward[rows] += forward
+        for row in fresh.tolist():
+            self.fooled_by[row] = label
+        self.costs.append(AttackCost(
+            attack=label, examples=len(rows), fooled=len(fresh), forward=forward * len(rows), backward=0,
+            seconds=round(seconds, 3),
+        ))  # fmt: skip
+        return len(fresh)
+
+    def spent(self, label: str, result: Result, seconds: float) -> None:
+        """Note what an attack took that is not one of those that fool."""
+        self.costs.append(AttackCost(
+            attack=label, examples=len(result.success), fooled=0, forward=int(result.forward.sum()),
+            backward=int(result.backward.sum()), seconds=round(seconds, 3),
+        ))  # fmt: skip
+
+    def rows(self) -> list[Row]:
+        """The examples as evidence."""
+        columns = (
+            self.names, self.y, self.prediction, self.correct, self.success,
+            torch.where(self.correct, self.distance, 0.0), self.forward, self.backward,
+        )  # fmt: skip
+        numbers = zip(*(column.tolist() for column in columns), strict=True)
+        return [
+            Row._make((*row, by, error)) for row, by, error in zip(numbers, self.fooled_by, self.error, strict=True)
+        ]
