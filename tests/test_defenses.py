@@ -9,6 +9,8 @@ from torch import nn
 import unfooled as uf
 from unfooled import defenses
 from unfooled.defenses import BitDepth, GaussianBlur, MedianFilter, PercentileFilter, RandomShift, defend
+from unfooled.models.classifier import Classifier
+from unfooled.models.layout import preferred
 
 IMAGES = torch.rand(3, 2, 9, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -183,3 +185,14 @@ def test_bad_words_are_one_clear_line(words, message):
     with pytest.raises(uf.errors.ParameterError, match=message) as caught:
         defenses.parse(words)
     assert "\n" not in str(caught.value)
+
+
+def test_a_filter_outside_torch_as_a_module_can_be_asked_for_its_faster_layout():
+    """No gradient reaches the images, though the layers behind have some."""
+
+    class ByScipy(nn.Module):
+        def forward(self, x):
+            return torch.from_numpy(nd.median_filter(x.detach().numpy(), size=(1, 1, 3, 3)))
+
+    model = nn.Sequential(ByScipy(), nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 4)).eval()
+    assert preferred(Classifier(model), torch.rand(4, 1, 8, 8), looks=10**6) == "same"

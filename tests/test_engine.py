@@ -310,6 +310,19 @@ def test_a_model_with_a_generator_of_its_own_gets_no_lucky_draws():
     assert not bool(result.success.any()), f"{int(result.success.sum())} lucky draws count as successes"
 
 
+def test_a_long_search_does_not_turn_luck_into_success():
+    """A draw in three is wrong, wherever one looks: no point fools it, though 11 of 20 draws are wrong at some."""
+
+    class Fickle(nn.Module):
+        def forward(self, x):
+            z = torch.stack([1 + 1e-3 * x.sum(1), 0 * x.sum(1)], 1)
+            return torch.where((torch.rand(len(x)) < 0.33)[:, None], z.flip(1), z)
+
+    x = torch.rand((40, 4), generator=torch.Generator().manual_seed(0))
+    result = attack(Fickle(), x, torch.zeros(40, dtype=torch.int64), Linf(0.1), PGD(steps=60), draws=2)
+    assert int(result.success.sum()) <= 1, f"{int(result.success.sum())} lucky points count as successes"
+
+
 # ---- surrogates, layouts ------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """The page of an evaluation: its sections, its numbers, its bracket, and that it can be read by everyone."""
 
 import html
+import io
 import itertools
 import re
 import xml.etree.ElementTree as ET
@@ -797,3 +798,21 @@ def test_an_attack_that_had_no_image_left_exercised_nothing() -> None:
     cost = AttackCost(attack="square", examples=0, fooled=0, forward=0, backward=0, seconds=0.0)
     found = evaluated.taxonomies(msgspec.structs.replace(least(), attacks=[cost]))
     assert not [each for _, _, entries in found for each in entries if each.by]
+
+
+# --- the terminal --------------------------------------------------------------------------------
+
+
+def test_a_sentence_on_the_terminal_is_indented_and_cuts_no_percentage(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from unfooled.cli import terminal
+
+    said = io.StringIO()
+    monkeypatch.setattr(terminal, "out", Console(file=said, width=30, markup=False))
+    terminal.sentence("Attacked as if it was 40.04 % seem to hold; 1.5 % of [bold] that are there.")
+    lines = said.getvalue().splitlines()
+    assert all(len(line) <= 30 for line in lines)
+    assert [line[:2] for line in lines] == ["• ", *["  "] * (len(lines) - 1)]
+    assert not [line for line in lines if line.strip().startswith("%")]
+    assert " ".join(line[2:] for line in lines).endswith("1.5 % of [bold] that are there.")

@@ -134,6 +134,8 @@ class Board:
             ~appraise(q.model, points, self.y[rows], q.seed).clean_correct
             & q.threat.contains(points, self.x[rows]).cpu()
         )
+        if q.draws > 1 and bool(fooled.any()):  # heard again, as what the engine finds is
+            fooled &= ~appraise(q.model, points, self.y[rows], q.seed + 1).clean_correct
         fooled &= self.correct[rows] & ~self.success[rows] & self.sound[rows]
         fresh = rows[fooled]
         self.success[fresh] = True

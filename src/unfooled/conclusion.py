@@ -233,8 +233,8 @@ def _verdict(
         )
     if rate is not None:
         said.append(
-            "The model is random: an image counts as fooled when most of 20 draws are wrong. The images that count "
-            f"fool it on {100 * rate:.1f} % of fresh draws."
+            "The model is random: an image counts as fooled when most of 20 draws are wrong, and most of 100 more. The "
+            f"images found fool it on {100 * rate:.1f} % of fresh draws."
         )
     if n < asked:
         said.append(f"{n} of {asked} images were judged, in random order: what was asked for was certain by then.")

@@ -30,6 +30,7 @@ from .threats import Threat
 Classes = Tensor | Callable[[Tensor], Tensor]
 WATCHED = 8  # passes in which the generators of numpy and Python are watched
 DRAWS = 20  # forward passes at most that decide, by majority, what a random model answers
+AGAIN = 100  # the same, afterwards, for a point that an attack has found
 
 
 class Access(IntEnum):
@@ -227,14 +228,28 @@ class Oracle:
     def confirm(self, z: Tensor, goal: Goal, example: Tensor) -> Tensor:
         """Whether the victim is fooled at each point (M,); a random one by the majority of at most 20 draws."""
         fooled = goal.fooled(self.answer(z, example))
-        if not self.random:
-            return fooled
-        yes, no = fooled.int(), (~fooled).int()
-        while len(open_ := ((2 * yes <= DRAWS) & (2 * no < DRAWS)).nonzero().squeeze(1)):
+        return self._majority(z, goal, example, DRAWS, fooled) if self.random else fooled
+
+    def sure(self, z: Tensor, goal: Goal, example: Tensor) -> Tensor:
+        """The same for points (M,) that were searched for: a random victim is heard again, in more draws.
+
+        A search that tests point after point finds one that most of 20 draws happen to be fooled by, though most are not.
+        """
+        fooled = self.confirm(z, goal, example)
+        found = fooled.nonzero().squeeze(1)
+        if self.random and len(found):
+            fooled[found] = self._majority(z[found], goal.rows(found), example[found.cpu()], AGAIN)
+        return fooled
+
+    def _majority(self, z: Tensor, goal: Goal, example: Tensor, draws: int, first: Tensor | None = None) -> Tensor:
+        """Whether more than half of so many draws are fooled (M,), each point heard until that is certain."""
+        yes = torch.zeros(len(z), dtype=torch.int64, device=z.device) if first is None else first.long()
+        no = torch.zeros_like(yes) if first is None else (~first).long()
+        while len(open_ := ((2 * yes <= draws) & (2 * no < draws)).nonzero().squeeze(1)):
             fooled = goal.rows(open_).fooled(self.answer(z[open_], example[open_.cpu()]))
-            yes[open_] += fooled.int()
-            no[open_] += (~fooled).int()
-        return 2 * yes > DRAWS
+            yes[open_] += fooled.long()
+            no[open_] += (~fooled).long()
+        return 2 * yes > draws
 
 
 @dataclass(frozen=True)

@@ -282,7 +282,7 @@ class Pool:
         if bool(good.any()) and not (by_victim and not self.oracle.random):
             at = good.nonzero().squeeze(1)
             some = take(rows, at)
-            good[at] = self.oracle.confirm(z[at], self.work.goal(some), some.example)
+            good[at] = self.oracle.sure(z[at], self.work.goal(some), some.example)
         if bool(good.any()):
             self._offer(where(rows, good), z[good])
         return good
@@ -311,7 +311,7 @@ class Pool:
             while self.waiting and len(rows) + len(self.waiting[0][0]) <= self.batch:
                 more, ends = self.waiting.pop(0)
                 rows, z = join(rows, more), torch.cat([z, ends])
-            fooled = self.oracle.confirm(z, self.work.goal(rows), rows.example)
+            fooled = self.oracle.sure(z, self.work.goal(rows), rows.example)
             good = self._inside(rows, z, torch.ones_like(fooled))
             good &= fooled
             self.ledger.end(where(rows, ~good), z[~good])

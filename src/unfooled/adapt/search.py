@@ -24,6 +24,7 @@ from .candidates import Surrogate, candidates, has_custom_steps, last_resorts, n
 from .rewired import Rewired
 
 TRIED = 5  # ways that are attacked through, of those whose gradients point somewhere
+PASSES = 1000  # that a way may take of each example of the probe, where what confirms a random model comes on top
 FEWER_TRIED = 2  # the same of a random model, where every look takes many passes
 KEPT = 3  # ways that all examples are attacked through
 SHORT: Plan = Cascade(APGD(steps=20, loss="margin"), APGD(steps=20))
@@ -168,7 +169,7 @@ def _attacked(
     try:
         result: Result = attack(
             model, probe.images[at], probe.labels[at], probe.threat, plan_,
-            seed=seed, draws=probe.draws, surrogate=surrogate,
+            seed=seed, draws=probe.draws, surrogate=surrogate, budget=PASSES,
         )  # fmt: skip
     except UnfooledError:
         return fooled, 0, 0
