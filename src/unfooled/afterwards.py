@@ -79,12 +79,12 @@ def dear(board: Board) -> dict[str, int]:
 def sizes(board: Board) -> list[float]:
     """The smallest changes that fool the first examples of the shard: 0 where the model is wrong, the box where none does.
 
-    One minimum-norm run tells of every eps. A point within eps counts as any other.
+    One minimum-norm run tells of every eps. A point within eps counts as any other. Empty where none is run.
     """
     q, start = board.q, time.perf_counter()
     rows = (board.correct & board.sound)[:SOME].nonzero().squeeze(1)
     found = torch.zeros(min(SOME, len(board.correct)), dtype=torch.float64)
-    if not len(rows) or not (q.strategy.usable or q.strategy.ways):
+    if not len(rows) or not (q.strategy.usable or q.strategy.ways) or q.draws > 1:  # a random model's would take hours
         return []
     plan = next(
         plan for plan in (DDN(steps=100), SigmaZero(steps=100), FMN(steps=100)) if isinstance(q.threat, plan.norms)

@@ -118,12 +118,13 @@ def _undefended(board: Board) -> dict[str, int] | None:
     rows = rows[board.sound[rows]]
     board.forward[rows] += result.forward.cpu()
     board.backward[rows] += result.backward.cpu()
+    board.spent("the network without its defense", result, time.perf_counter() - start)
     points = result.adversarial
     clean, alone = result.clean_correct.cpu(), result.success.cpu()
     held = appraise(q.model, points, board.y[rows], q.seed).clean_correct & board.correct[rows]
-    fooled = board.correct[rows] & ~held
+    fooled = board.correct[rows] & ~held & (points != board.x[rows]).flatten(1).any(1).cpu()
     hit = (fooled & ~board.success[rows]).nonzero().squeeze(1)
-    board.given(points[hit], rows[hit], "transfer from the network without its defense", time.perf_counter() - start)
+    board.given(points[hit], rows[hit], "transfer from the network without its defense", 0.0)
     return {
         "clean": int(clean.sum()), "undefended": int((clean & ~alone).sum()), "non_adaptive": int(held.sum()),
         "defended_clean": int(board.correct.sum()),
