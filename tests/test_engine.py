@@ -9,7 +9,7 @@ from torch import nn
 
 import unfooled as uf
 from helpers import Linear, assert_same, counted, problem, snapshot
-from unfooled.attacks import BIM, FGSM, PGD, Attack, Cascade, Restarts, State, Targeted
+from unfooled.attacks import APGD, BIM, FGSM, PGD, Attack, Cascade, Escalate, Restarts, Square, State, Targeted
 from unfooled.engine import Result, attack, perturb
 from unfooled.models import Compute
 from unfooled.oracle import Access
@@ -321,6 +321,41 @@ def test_a_long_search_does_not_turn_luck_into_success():
     x = torch.rand((40, 4), generator=torch.Generator().manual_seed(0))
     result = attack(Fickle(), x, torch.zeros(40, dtype=torch.int64), Linf(0.1), PGD(steps=60), draws=2)
     assert int(result.success.sum()) <= 1, f"{int(result.success.sum())} lucky points count as successes"
+
+
+class Coin(nn.Module):
+    """Right on every image half of the time, wherever one looks."""
+
+    def forward(self, x):
+        z = torch.stack([1 + 1e-3 * x.sum(1), 0 * x.sum(1)], 1)
+        return torch.where((torch.rand(len(x)) < 0.5)[:, None], z.flip(1), z)
+
+
+@pytest.mark.parametrize("method", [PGD(steps=3), Targeted(APGD(steps=3), 1)])
+def test_an_earlier_judgement_of_the_images_stands(method):
+    x, y = torch.rand((40, 4), generator=torch.Generator().manual_seed(0)), torch.zeros(40, dtype=torch.int64)
+    assert 5 < int(attack(Coin(), x, y, Linf(0.1), method, draws=2).clean_correct.sum()) < 35
+    right = torch.arange(40) < 20
+    result = attack(Coin(), x, y, Linf(0.1), method, draws=2, clean_correct=right)
+    assert torch.equal(result.clean_correct, right)
+    assert not bool(result.backward[~right].any())
+    with pytest.raises(uf.errors.ParameterError, match="40 bools"):
+        attack(Coin(), x, y, Linf(0.1), method, clean_correct=right[:3])
+
+
+def test_luck_does_not_call_for_the_long_search():
+    """The label's lead falls by chance at every further point of a random model: that promises nothing."""
+
+    class Noisy(nn.Module):
+        def forward(self, x):
+            lead = 1 + 1e-3 * x.sum(1) + 0.1 * torch.randn(len(x), dtype=x.dtype)
+            return torch.stack([lead, 0 * lead], 1)
+
+    x, y = torch.rand((40, 4), generator=torch.Generator().manual_seed(0)), torch.zeros(40, dtype=torch.int64)
+    result = attack(
+        Noisy(), x, y, Linf(0.1), Cascade(PGD(steps=2), Escalate(Square(steps=20), Square(steps=30))), draws=2
+    )
+    assert [part.examples for part in result.parts] == [40, 40, 0]
 
 
 # ---- surrogates, layouts ------------------------------------------------------------------------

@@ -19,18 +19,11 @@ from unfooled.errors import DataError, Note, ParameterError
 from unfooled.results import Evaluation
 from unfooled.spec import read
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CLASSES, SIDE, COUNT, EPS = 4, 6, 40, 0.06
 PGD = uf.attacks.PGD(steps=12, step_size=0.25)
 HASTY = uf.attacks.PGD(steps=3, step_size=0.1)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small batches: a second thread only waits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def images() -> tuple[torch.Tensor, torch.Tensor]:
@@ -453,3 +446,28 @@ def test_the_example_of_a_spec_file_is_one():
     shades = torch.unique((network[0](x) * 7).round() - network[0](x) * 7)
     assert float(shades.abs().max()) < 1e-5
     assert network(x).shape == (4, 10)
+
+
+class SteepSomewhere(nn.Module):
+    """Its gradient is NaN on images that are dark at one corner, and nowhere else."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x) + 0 * x[:, :1, 0, 0].sqrt()
+
+
+def test_gradients_that_are_not_finite_on_a_few_images_are_found_and_the_rest_goes_on():
+    """The preflight sees 256 images, and not the dark one."""
+    x, y = images()
+    x, y = x.repeat(8, 1, 1, 1)[:300].clone().clamp(0.01, 1), y.repeat(8)[:300]
+    dark = int(torch.randperm(300, generator=torch.Generator().manual_seed(0))[-1])
+    x[dark, 0, 0, 0] = 0
+    steep = SteepSomewhere(model())
+    answer = uf.evaluate(steep, (x, y), uf.Linf(EPS), PGD)
+    assert "nonfinite-gradients" in {finding.code for finding in answer.findings}
+    assert len(answer.examples) == 300
+    assert answer.examples[dark].error is None
+    assert answer.robust_accuracy.attacked.value < answer.clean_accuracy.value

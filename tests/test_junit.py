@@ -10,8 +10,9 @@ import typer
 
 from unfooled.assertions import Assertion, Verdict
 from unfooled.errors import InternalError
+from unfooled.intervals import clopper_pearson
 from unfooled.junit import junit
-from unfooled.results import Bracket, ByClass, Cost, Environment, Evaluation, Finding, share
+from unfooled.results import Bracket, ByClass, Cost, Environment, Evaluation, Finding
 
 ROOT = Path(__file__).parent.parent
 HALF = Assertion.parse("attacked>=0.5")
@@ -43,12 +44,12 @@ def evaluation(right: int = 300, n: int = 500, trust: str = "valid", **changes: 
             Cost(part="apgd", forward=9, backward=9, seconds=1.25),
             Cost(part="fab", forward=1, backward=1, seconds=2),
         ],
-        "clean_accuracy": share(450, 500),
-        "robust_accuracy": Bracket(attacked=share(right, n)),
+        "clean_accuracy": clopper_pearson(450, 500),
+        "robust_accuracy": Bracket(attacked=clopper_pearson(right, n)),
         "trust": trust,
         "findings": [finding(trust)] if trust != "valid" else [finding("note", code="train-mode")],
         "classes": [
-            ByClass(label=at, name=name, clean=share(9, 10), attacked=share(kept, 10))
+            ByClass(label=at, name=name, clean=clopper_pearson(9, 10), attacked=clopper_pearson(kept, 10))
             for at, (name, kept) in enumerate([("shirt", 1), ("boot", 9), ("coat", 3), ("bag", 8), ("dress", 2)])
         ],
     }
@@ -91,12 +92,12 @@ def test_one_that_holds_has_no_failure_and_says_what_was_measured():
     assert suite.get("time") == "3.250"
     assert suite.get("timestamp") == "2026-03-04T05:06:00"
     found = {one.get("name"): one.get("value") for one in suite.iter("property")}
-    attacked = share(300, 500)
+    attacked = clopper_pearson(300, 500)
     assert found == {
         **evaluation().settings,
         "clean": "0.900000",
-        "clean_low": f"{share(450, 500).low:.6f}",
-        "clean_high": f"{share(450, 500).high:.6f}",
+        "clean_low": f"{clopper_pearson(450, 500).low:.6f}",
+        "clean_high": f"{clopper_pearson(450, 500).high:.6f}",
         "attacked": "0.600000",
         "attacked_low": f"{attacked.low:.6f}",
         "attacked_high": f"{attacked.high:.6f}",
@@ -140,7 +141,7 @@ def test_where_trust_is_invalid_the_assertion_is_an_error():
 
 
 def test_an_assertion_about_certified_accuracy_is_judged_by_that():
-    bracket = Bracket(attacked=share(500, 500), certified=share(10, 500))
+    bracket = Bracket(attacked=clopper_pearson(500, 500), certified=clopper_pearson(10, 500))
     suite = parsed(evaluation(robust_accuracy=bracket), "net", Assertion.parse("certified>=0.5"))
     assert case(suite, "certified accuracy").find("failure").get("type") == "fails"
     assert case(suite, "attacked accuracy") is None

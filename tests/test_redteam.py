@@ -14,6 +14,8 @@ from unfooled.checks.preflight import preflight
 from zoo import redteam
 from zoo.expected import REDTEAM
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MASKED = {case.name: case for case in redteam.CASES if case.family == "masked"}
 SOUND = {case.name: case for case in redteam.CASES if case.family == "sound"}
 FEW = 24
@@ -23,15 +25,6 @@ DEAR = (
     "partial-through-numpy", "rounded-and-softmax", "compiled-rounding", "backward-hook-noises",
     "weights-from-a-dictionary", "sound-fourier", "sound-compiled",
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small batches: a second thread only waits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def left(model, setup, surrogates):

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from unfooled.errors import DataError, MissingData
+from unfooled.intervals import clopper_pearson
 from unfooled.report import draw, images, letters, plots, style, words
 from unfooled.results import (
     Cost,
@@ -24,7 +25,6 @@ from unfooled.results import (
     Panel,
     Picture,
     Table,
-    share,
 )
 from unfooled.store import RunFolder
 
@@ -34,7 +34,7 @@ ROWS = 5
 
 def curve(label: str, role: str, values: list[float], family: str = "") -> Curve:
     xs = [0.1 * n for n in range(len(values))]
-    return Curve(label=label, x=xs, y=[share(round(200 * v), 200) for v in values], role=role, family=family)
+    return Curve(label=label, x=xs, y=[clopper_pearson(round(200 * v), 200) for v in values], role=role, family=family)
 
 
 def evaluation(**changes: object) -> Evaluation:
@@ -63,7 +63,7 @@ def evaluation(**changes: object) -> Evaluation:
             curve(f"does not know {ODD}", "non-adaptive", [0.9, 0.6, 0.3]),
             curve("clean", "clean", [0.95, 0.9, 0.8]),
         ],
-        marks=[Mark(label="best", x=0.1, y=share(120, 200), role="non-adaptive")],
+        marks=[Mark(label="best", x=0.1, y=clopper_pearson(120, 200), role="non-adaptive")],
         caption="Blur looks like a cure at 60.0 % accuracy.",
     )
     base = Evaluation(
@@ -322,7 +322,7 @@ def panel_of(count: int, marks: int = 0) -> Panel:
         for n in range(count)
         for role in ("adaptive", "non-adaptive")
     ]
-    placed = [Mark(label=f"best {n}", x=0.1, y=share(2 + 3 * n, 200), role="adaptive") for n in range(marks)]
+    placed = [Mark(label=f"best {n}", x=0.1, y=clopper_pearson(2 + 3 * n, 200), role="adaptive") for n in range(marks)]
     return Panel(id="p", title="A title " * 12, x_label="a long axis label " * 6, curves=curves, marks=placed)
 
 
@@ -354,7 +354,7 @@ def test_curves_are_drawn_in_percent_with_their_intervals() -> None:
     axes = plots.panel(evaluation().panels[0]).axes[0]
     assert np.asarray(axes.lines[1].get_ydata()) == pytest.approx([90, 60, 30])
     low, high = axes.collections[1].get_paths()[0].get_extents().intervaly
-    assert (low, high) == pytest.approx((100 * share(60, 200).low, 100 * share(180, 200).high))
+    assert (low, high) == pytest.approx((100 * clopper_pearson(60, 200).low, 100 * clopper_pearson(180, 200).high))
 
 
 def test_role_gives_hue_and_dash_and_family_gives_shade() -> None:
@@ -388,7 +388,7 @@ def test_marks_are_named_beside_their_points_or_in_the_key(marks: int, beside: l
 
 def test_a_mark_looks_like_its_curve() -> None:
     curves = [curve("", "adaptive", [1.0], "a"), curve("", "adaptive", [1.0], "b")]
-    mark = Mark(label="", x=0.0, y=share(1, 2), role="adaptive", family="b")
+    mark = Mark(label="", x=0.0, y=clopper_pearson(1, 2), role="adaptive", family="b")
     assert style.mark_look(mark, curves).colour == style.ADAPTIVE[1]
 
 

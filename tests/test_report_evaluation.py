@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from unfooled import frameworks
+from unfooled.intervals import clopper_pearson
 from unfooled.report import bracket, draw, evaluated, letters
 from unfooled.results import (
     AttackCost,
@@ -32,7 +33,6 @@ from unfooled.results import (
     Table,
     ThreeWays,
     percent,
-    share,
 )
 from unfooled.store import RunFolder
 
@@ -91,7 +91,7 @@ def picture(row: int, size: float) -> Picture:
 
 def by_class(clean: list[int], attacked: list[int]) -> list[ByClass]:
     return [
-        ByClass(label=n, name=name, clean=share(clean[n], 100), attacked=share(attacked[n], 100))
+        ByClass(label=n, name=name, clean=clopper_pearson(clean[n], 100), attacked=clopper_pearson(attacked[n], 100))
         for n, name in enumerate(CLASSES)
     ]
 
@@ -99,7 +99,7 @@ def by_class(clean: list[int], attacked: list[int]) -> list[ByClass]:
 def sound() -> Evaluation:
     """A hardened model, evaluated well."""
     eps = [0.0, 0.025, 0.05, 0.075, 0.1]
-    curve = Curve(label="accuracy", x=eps, y=[share(n, 1000) for n in (874, 843, 806, 764, 723)])
+    curve = Curve(label="accuracy", x=eps, y=[clopper_pearson(n, 1000) for n in (874, 843, 806, 764, 723)])
     return base(
         verdict=[
             "Of 1,000 images the model gets 87.4 % right, and 72.3 % at most when they are attacked.",
@@ -136,9 +136,9 @@ def sound() -> Evaluation:
             Cost(part="attacks", forward=391204, backward=330118, seconds=171.2),
         ],
         notes=["The model was handed over in training mode; it was evaluated in evaluation mode."],
-        clean_accuracy=share(874, 1000),
-        robust_accuracy=Bracket(attacked=share(723, 1000)),
-        rounded=share(729, 1000),
+        clean_accuracy=clopper_pearson(874, 1000),
+        robust_accuracy=Bracket(attacked=clopper_pearson(723, 1000)),
+        rounded=clopper_pearson(729, 1000),
         trust="valid",
         findings=[
             finding(
@@ -185,9 +185,9 @@ def blurred() -> Evaluation:
             "Blurring does not protect this model: of the 41.0 % that it seems to keep, 38.0 points are not there.",
             "Of 1,000 images it gets 84.6 % right, and 3.0 % at most when they are attacked by someone who knows.",
         ],
-        clean_accuracy=share(846, 1000),
-        robust_accuracy=Bracket(attacked=share(30, 1000)),
-        rounded=share(33, 1000),
+        clean_accuracy=clopper_pearson(846, 1000),
+        robust_accuracy=Bracket(attacked=clopper_pearson(30, 1000)),
+        rounded=clopper_pearson(33, 1000),
         trust="valid",
         findings=[
             finding(
@@ -249,11 +249,11 @@ def blurred() -> Evaluation:
         ],
         defense=ThreeWays(
             defense="blur:sigma=1",
-            undefended_clean=share(912, 1000),
-            undefended=share(0, 1000),
-            defended_clean=share(846, 1000),
-            non_adaptive=share(410, 1000),
-            adaptive=share(30, 1000),
+            undefended_clean=clopper_pearson(912, 1000),
+            undefended=clopper_pearson(0, 1000),
+            defended_clean=clopper_pearson(846, 1000),
+            non_adaptive=clopper_pearson(410, 1000),
+            adaptive=clopper_pearson(30, 1000),
         ),
         classes=by_class([80, 95, 75, 88, 79, 93, 55, 92, 97, 92], [1, 12, 0, 3, 0, 2, 0, 1, 9, 2]),
         attacks=[
@@ -279,8 +279,8 @@ def masked() -> Evaluation:
         verdict=[
             "No number can be given yet: gradients are zero on 98.0 % of the images, and 3 images make it answer NaN."
         ],
-        clean_accuracy=share(178, 200),
-        robust_accuracy=Bracket(attacked=share(171, 200)),
+        clean_accuracy=clopper_pearson(178, 200),
+        robust_accuracy=Bracket(attacked=clopper_pearson(171, 200)),
         trust="invalid",
         findings=[
             finding(
@@ -321,7 +321,7 @@ def masked() -> Evaluation:
 
 def least() -> Evaluation:
     """Nothing but a robust accuracy."""
-    return base(robust_accuracy=Bracket(attacked=share(50, 100)), tables=[])
+    return base(robust_accuracy=Bracket(attacked=clopper_pearson(50, 100)), tables=[])
 
 
 RUNS = {"sound": sound, "blurred": blurred, "masked": masked, "least": least}
@@ -496,11 +496,11 @@ def test_the_gap_is_named() -> None:
 def test_a_gap_of_another_kind_is_told_as_it_is(adaptive: int, clean: int, begins: str, ends: str) -> None:
     defense = ThreeWays(
         defense="d",
-        undefended_clean=share(900, 1000),
-        undefended=share(300, 1000),
-        defended_clean=share(clean, 1000),
-        non_adaptive=share(410, 1000),
-        adaptive=share(adaptive, 1000),
+        undefended_clean=clopper_pearson(900, 1000),
+        undefended=clopper_pearson(300, 1000),
+        defended_clean=clopper_pearson(clean, 1000),
+        non_adaptive=clopper_pearson(410, 1000),
+        adaptive=clopper_pearson(adaptive, 1000),
     )
     first, second = evaluated.gap_words(defense)
     assert first.startswith(begins)
@@ -551,7 +551,10 @@ def test_the_weakest_class_comes_first_and_many_are_folded(tmp_path: Path, pages
     names = re.findall(r'<b class="name">(.*?)</b>', pages["sound"])
     assert names[:3] == ["shirt", "ankle boot", "coat"]
     assert names[-1] == "trouser"
-    many = [ByClass(label=n, name=f"class {n}", clean=share(9, 10), attacked=share(n % 9, 10)) for n in range(100)]
+    many = [
+        ByClass(label=n, name=f"class {n}", clean=clopper_pearson(9, 10), attacked=clopper_pearson(n % 9, 10))
+        for n in range(100)
+    ]
     page = page_of(tmp_path, msgspec.structs.replace(least(), classes=many))
     assert "The other 80 classes" in page
     assert page.count('<b class="name">') == 100
@@ -638,7 +641,7 @@ def test_a_redraw_gives_the_same_bytes(tmp_path: Path, pages: dict[str, str]) ->
 
 
 def estimate(value: float, n: int = 1000) -> Estimate:
-    return share(round(value * n), n)
+    return clopper_pearson(round(value * n), n)
 
 
 CASES = [

@@ -8,7 +8,8 @@ from scipy.stats import binom
 
 from unfooled import results
 from unfooled.errors import DataError, MissingData, OutputError
-from unfooled.results import Evaluation, Panel, Table, share
+from unfooled.intervals import clopper_pearson
+from unfooled.results import Evaluation, Panel, Table
 from unfooled.store import RunFolder
 
 
@@ -22,14 +23,16 @@ def evaluation(**changes):
         "environment": results.Environment(unfooled="0", python="3", torch="2", machine="m", threads=2),
         "created": "now",
         "tables": [Table(id="t", title="T", columns=["a"], rows=[["1"]])],
-        "panels": [Panel(id="p", title="P", x_label="x", curves=[results.Curve(label="c", x=[0.0], y=[share(1, 2)])])],
+        "panels": [
+            Panel(id="p", title="P", x_label="x", curves=[results.Curve(label="c", x=[0.0], y=[clopper_pearson(1, 2)])])
+        ],
     }
     return Evaluation(**(fields | changes))
 
 
 @pytest.mark.parametrize(("count", "n"), [(0, 10), (3, 10), (10, 10), (480, 1000)])
 def test_the_interval_is_clopper_and_pearsons(count, n):
-    found = share(count, n)
+    found = clopper_pearson(count, n)
     assert found.value == count / n
     assert found.low <= found.value <= found.high
     if count:

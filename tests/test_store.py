@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from test_results import evaluation
+from unfooled import files as whole_files
 from unfooled import results, store
 from unfooled.cli.runs import runs
 from unfooled.errors import DataError, InternalError, MissingData, OutputError, ParameterError
+from unfooled.intervals import clopper_pearson
 from unfooled.store import Row, RunFolder, shard_file
 
 SPEC = {"seed": 0, "threat": "linf:8/255"}
@@ -361,7 +363,10 @@ def listed(capsys, *words):
 
 
 def finish(folder, **settings):
-    fields = {"clean_accuracy": results.share(9, 10), "robust_accuracy": results.Bracket(attacked=results.share(4, 10))}
+    fields = {
+        "clean_accuracy": clopper_pearson(9, 10),
+        "robust_accuracy": results.Bracket(attacked=clopper_pearson(4, 10)),
+    }
     folder.write_evaluation(evaluation(kind="evaluation", settings=settings, trust="suspect", **fields))
 
 
@@ -440,15 +445,15 @@ def test_a_second_process_is_told_who_writes(folder):
 
 
 def test_the_lock_is_not_taken_on_a_file_that_is_gone(tmp_path):
-    with store.locked(tmp_path):
+    with whole_files.locked(tmp_path):
         (tmp_path / "lock").unlink()
-        with store.locked(tmp_path), pytest.raises(OutputError), store.locked(tmp_path):
+        with whole_files.locked(tmp_path), pytest.raises(OutputError), whole_files.locked(tmp_path):
             pass
     assert not list(tmp_path.iterdir())
 
 
 def test_a_lock_whose_file_has_just_been_removed_is_taken_anew(tmp_path, monkeypatch):
-    lock, calls = store._lock, []
+    lock, calls = whole_files._lock, []
 
     def removed_by_its_holder(descriptor):
         calls.append(descriptor)
@@ -456,8 +461,8 @@ def test_a_lock_whose_file_has_just_been_removed_is_taken_anew(tmp_path, monkeyp
             (tmp_path / "lock").unlink()
         lock(descriptor)
 
-    monkeypatch.setattr(store, "_lock", removed_by_its_holder)
-    with store.locked(tmp_path):
+    monkeypatch.setattr(whole_files, "_lock", removed_by_its_holder)
+    with whole_files.locked(tmp_path):
         assert len(calls) == 2
         assert "process" in (tmp_path / "lock").read_text()
 

@@ -15,6 +15,7 @@ from test_results import evaluation
 from unfooled import judging, results, verification
 from unfooled.cli import verify as command
 from unfooled.errors import DataError, ParameterError
+from unfooled.intervals import clopper_pearson
 from unfooled.store import Row, RunFolder, shard_file
 from unfooled.verification import verify
 
@@ -258,8 +259,8 @@ def test_the_answer_must_be_that_of_the_evidence(problem, found, tmp_path):
     for shift in (0, 1):
         run.write_evaluation(
             evaluation(
-                clean_accuracy=results.share(correct, COUNT),
-                robust_accuracy=results.Bracket(attacked=results.share(robust + shift, COUNT)),
+                clean_accuracy=clopper_pearson(correct, COUNT),
+                robust_accuracy=results.Bracket(attacked=clopper_pearson(robust + shift, COUNT)),
             )
         )
         assert whats(verify(run, model, (images, labels))) == [(None, "robust accuracy")] * shift

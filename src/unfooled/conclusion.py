@@ -83,7 +83,8 @@ def conclude(
 
     clean, attacked = estimate(int(correct.sum())), estimate(int(held.sum()))
     costs = _costs(logs)
-    findings = [*found.findings, *q.strategy.findings, *of_run(logs, costs, evidence, bad, correct, held, protocol)]
+    late = of_run(logs, costs, evidence, bad, correct, held, protocol, found.classes)
+    findings = [*found.findings, *q.strategy.findings, *late]
     findings += [finding("converted-input", 1, note) for note in notes]
     settled = dict(q.strategy.settled)
     findings = settle(findings, settled)

@@ -98,6 +98,7 @@ def attack(
     surrogate: Model | None = None,
     compute: Compute | None = None,
     ids: Any = None,
+    clean_correct: Tensor | None = None,
     observer: Observer | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Result:
@@ -119,6 +120,8 @@ def attack(
     surrogate:   take gradients from this model; the verdict stays with `model`.
     compute:     how the passes are computed; see `Compute`.
     ids:         (N,) integers that the random numbers belong to and that errors name; None: a hash of each image and label.
+    clean_correct:  (N,) bools, the images that count as right where that has been judged before: of a random model a second
+                 judgement may be another. None: judged here.
     observer:    called with every look by gradient; it must not change what it sees.
     progress:    called now and then with how far the work is.
 
@@ -134,6 +137,8 @@ def attack(
         y = checked_labels(labels, len(x)).cpu()
         t = None if targets is None else _checked_targets(targets, y, plan)
         given_ids = None if ids is None else checked_labels(ids, len(x), "ids", least=None).cpu()
+        if clean_correct is not None and (clean_correct.dtype != torch.bool or clean_correct.shape != (len(x),)):
+            raise must_be("attack", "clean_correct", f"None or a tensor of {len(x)} bools", tuple(clean_correct.shape))
         device = victim.device or x.device
         batch = batch_size or default_batch(x[0].numel(), device)
         memory.keep_freed()
@@ -159,7 +164,9 @@ def attack(
             faster.adopt(oracle, len(x), stages, device)
             faster.open.clear()
         leads = any(stage.needs for stage in stages)
-        common = Work(stages[0].attack, threat, x, y, t, given_ids, seed, early_stop, leads=leads)
+        common = Work(
+            stages[0].attack, threat, x, y, t, given_ids, seed, early_stop, leads=leads, clean_correct=clean_correct
+        )
         logits: Tensor | None = None
         if not _screens_in_passing(stages, common, oracle, device):
             with rng.forked(seed, len(stages)):
@@ -241,7 +248,8 @@ def _run(
         )  # fmt: skip
         parts.append(cost)
         closer = int((ledger.lead[work.examples] < lead - 1e-3 * lead.abs()).sum())
-        promising.append(fooled > 0 or closer >= NEARER * max(1, len(lead)))
+        nearer = closer >= NEARER * max(1, len(lead)) and not oracle.random  # of a random model luck alone comes nearer
+        promising.append(fooled > 0 or nearer)
         ends.append(ends[-1] + work.trials)
     return tuple(parts), torch.tensor(ends[1:])
 

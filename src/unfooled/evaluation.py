@@ -24,7 +24,7 @@ from .checks.preflight import Preflight, preflight
 from .conclusion import conclude, running
 from .data import given
 from .defenses import Defended
-from .engine import check_options, default_batch
+from .engine import FIRST, check_options, default_batch
 from .errors import ParameterError, must_be
 from .fingerprint import of_model
 from .inputs import Notes, checked_images, checked_labels
@@ -38,7 +38,6 @@ from .store import RunFolder
 from .threats import Threat
 
 SHARD = 512  # examples; the unit of evidence and of going on after an interruption
-FALL = 10  # one example in so many is expected to need every look
 SMALL = 128  # the same where a precision or an assertion may end the run
 
 
@@ -249,7 +248,7 @@ def _layout(q: Question) -> str:
         return "same"
     victim = Classifier(q.model)
     device = victim.device or q.images.device
-    looks = len(q.images) // FALL * sum(stage.attack.steps * stage.trials for stage in q.plan.stages())
+    looks = len(q.images) // FIRST * sum(stage.attack.steps * stage.trials for stage in q.plan.stages())
     x = q.images[: q.batch_size or default_batch(q.images[0].numel(), device)].to(device)
     return preferred(victim, x, looks)
 

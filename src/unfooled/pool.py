@@ -32,6 +32,7 @@ class Work:
     aims:      (N, T) classes that trial number t of an example pulls towards (t modulo T), or None.
     examples:  (E,) the examples in order;  trials: how many of each;  offset: the number of the first.
     leads:     whether the ledger notes by how much the label leads at every point.
+    clean_correct:  (N,) whether the model is right on each image, where that has been judged before.
     """
 
     attack: Attack
@@ -47,6 +48,7 @@ class Work:
     trials: int = 1
     offset: int = 0
     leads: bool = False
+    clean_correct: Tensor | None = None
 
     @property
     def cancels(self) -> bool:
@@ -70,6 +72,12 @@ class Work:
         if self.aims is not None:
             return Goal(rows.label, aim=rows.toward, firm=self.attack.minimal)
         return Goal(rows.label, target=None if self.targets is None else rows.toward, firm=self.attack.minimal)
+
+    def misjudged(self, oracle: Oracle, x: Tensor, goal: Goal, example: Tensor, logits: Tensor) -> Tensor:
+        """On which of these images (M, *shape) the model is wrong; of a random one the logits tell one draw."""
+        if self.clean_correct is not None:
+            return ~self.clean_correct[example].to(x.device)
+        return oracle.confirm(x, goal, example) if oracle.random else goal.fooled(logits)
 
     def query(self, rows: Trials, oracle: Oracle, seen: Callable[[Sighting], None]) -> Any:
         """What the attack sees of these rows. A minimum-norm attack sees an infinite radius."""
@@ -103,8 +111,7 @@ def screen(work: Work, oracle: Oracle, ledger: Ledger, batch: int, device: torch
         x = work.images[example.to(work.images.device)].to(device)
         goal = Goal(work.labels[example].to(device))
         answer = oracle.answer(x, example)
-        wrong = oracle.confirm(x, goal, example) if oracle.random else goal.fooled(answer)
-        ledger.screen(example, answer, ~wrong)
+        ledger.screen(example, answer, ~work.misjudged(oracle, x, goal, example, answer))
         logits.append(answer.cpu())
     return torch.cat(logits)
 
@@ -266,9 +273,8 @@ class Pool:
         """The fresh rows whose image the model gets wrong: it was looked at just now."""
         new = rows.fresh.nonzero().squeeze(1)
         fresh = take(rows, new)
-        wrong = seen.logits[new].argmax(1) != fresh.label
-        if self.oracle.random:
-            wrong = self.oracle.confirm(fresh.x, Goal(fresh.label), fresh.example)
+        goal = Goal(fresh.label)
+        wrong = self.work.misjudged(self.oracle, fresh.x, goal, fresh.example, seen.logits[new])
         self.ledger.screen(fresh.example, seen.logits[new], ~wrong)
         return torch.zeros_like(rows.fresh).index_copy(0, new, wrong)
 

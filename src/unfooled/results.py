@@ -31,15 +31,6 @@ class Estimate(Record, frozen=True):
     method: str = "Clopper-Pearson 95 %"
 
 
-def share(count: int, n: int) -> Estimate:
-    """count of n, with the exact binomial interval of 95 % (Clopper & Pearson 1934)."""
-    from scipy.stats import beta
-
-    low = float(beta.ppf(0.025, count, n - count + 1)) if count else 0.0
-    high = float(beta.ppf(0.975, count + 1, n - count)) if count < n else 1.0
-    return Estimate(value=count / n, low=low, high=high, n=n)
-
-
 class Curve(Record, frozen=True):
     """Accuracy against x (eps, or a defense's strength). Curves with the same `family` are shown in one colour.
 

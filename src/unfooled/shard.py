@@ -18,10 +18,10 @@ from .afterwards import at_half, cheap, dear, rate, rounded, sizes, transfer
 from .attacks import APGD, Plan, Square
 from .board import Board, Question
 from .checks.record import Record
+from .errors import ModelError
 from .judging import appraise
 from .pool import Progress
 from .protocols import by_gradient
-from .results import AttackCost
 from .store import Row
 from .threats import L2, Linf
 
@@ -53,6 +53,7 @@ def examine(question: Question, index: Tensor, progress: Callable[[Progress], No
     log["rate"] = rate(board)
     log["transfer"] = transfer(board)
     log["half"] = at_half(board) if question.thorough else None
+    log["steep"] = int((board.steep & board.correct).sum())
     log["unmoved"] = int((board.adversarial[board.left] == board.x[board.left]).flatten(1).all(1).sum())
     log["outside"] = board.outside
     log["attacks"] = [msgspec.to_builtins(cost) for cost in board.costs]
@@ -67,14 +68,14 @@ def _protocol(board: Board) -> dict[str, Any]:
     if plan is None or not len(rows):
         return Record(0).summary(torch.zeros(0, dtype=torch.bool))
     record = Record(len(rows))
-    result = board.run(plan, rows, surrogate=q.surrogate, observer=record)
-    if result is None:
-        return record.summary(torch.zeros(len(rows), dtype=torch.bool))
-    if len(result.success) < len(rows):  # some were left out; their looks are of another numbering
-        rows = rows[board.sound[rows]]
-        record = Record(len(rows))
-    board.take(rows, result)
+    found = board.run(plan, rows, surrogate=q.surrogate, observer=record)
+    if found is None:
+        return Record(0).summary(torch.zeros(0, dtype=torch.bool))
+    attacked, result = found
+    board.take(attacked, result)
     board.costs += result.parts
+    if len(attacked) < len(rows):  # the record numbers what was left out too: it says nothing
+        record = Record(len(attacked))
     return record.summary(~result.success.cpu() & result.clean_correct.cpu())
 
 
@@ -89,20 +90,22 @@ def _way(board: Board, at: int) -> dict[str, Any]:
     """An adapted attack on what is left: the first way gets the protocol's gradient attacks, the others a short one."""
     way, rows, start = board.q.strategy.ways[at], board.left, time.perf_counter()
     plan = by_gradient(board.q.plan) if at == 0 else APGD(steps=40, loss="margin")
-    label = f"adapted: {way.name}"
-    fooled = forward = backward = 0
-    if len(rows) and plan is not None:
-        result = board.run(plan, rows, surrogate=way.surrogate)
-        if result is not None:
-            rows = rows[board.sound[rows]]
-            fooled = board.take(rows, result, label)
-            forward, backward = int(result.forward.sum()), int(result.backward.sum())
-    seconds = round(time.perf_counter() - start, 3)
-    board.costs.append(AttackCost(
-        attack=label, examples=len(rows), fooled=fooled, forward=forward, backward=backward, seconds=seconds
-    ))  # fmt: skip
-    return {"name": way.name, "examples": len(rows), "fooled": fooled, "forward": forward, "backward": backward,
-            "seconds": seconds, "correct": int(board.correct.sum())}  # fmt: skip
+    forward = backward = fooled = 0
+    try:
+        found = None if plan is None else board.run(plan, rows, surrogate=way.surrogate)
+    except ModelError as error:  # a way that works on the probe may fail elsewhere: then it is no way there
+        found = None
+        board.notes.append(f"A remedy failed ({way.name}): {error}")
+    seconds = time.perf_counter() - start
+    if found is not None:
+        attacked, result = found
+        fooled = board.take(attacked, result, f"adapted: {way.name}")
+        board.spent(f"adapted: {way.name}", result, seconds, fooled)
+        forward, backward = int(result.forward.sum()), int(result.backward.sum())
+    return {
+        "name": way.name, "examples": len(rows), "fooled": fooled, "forward": forward, "backward": backward,
+        "seconds": round(seconds, 3), "correct": int(board.correct.sum()),
+    }  # fmt: skip
 
 
 def _undefended(board: Board) -> dict[str, int] | None:
@@ -111,11 +114,10 @@ def _undefended(board: Board) -> dict[str, int] | None:
     plan = by_gradient(q.plan)
     if q.undefended is None or plan is None:
         return None
-    rows = board.sound.nonzero().squeeze(1)
-    result = board.run(plan, rows, model=q.undefended)
-    if result is None:
+    found = board.run(plan, board.sound.nonzero().squeeze(1), model=q.undefended)
+    if found is None:
         return None
-    rows = rows[board.sound[rows]]
+    rows, result = found
     board.forward[rows] += result.forward.cpu()
     board.backward[rows] += result.backward.cpu()
     board.spent("the network without its defense", result, time.perf_counter() - start)

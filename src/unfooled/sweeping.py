@@ -14,9 +14,10 @@ from .attacks.base import Plan
 from .engine import attack
 from .errors import must_be
 from .inputs import Notes, checked_images, checked_labels
+from .intervals import clopper_pearson
 from .judging import judge
 from .models.classifier import Model
-from .results import Estimate, share
+from .results import Estimate
 from .threats import Threat
 
 
@@ -43,7 +44,7 @@ class Sweep:
     def accuracy(self, eps: float) -> Estimate:
         """The share right on the image and not fooled at eps or below; it can only fall with eps."""
         right = self.clean_correct & (self.fooled_at > eps)
-        return share(int(right.sum()), len(right))
+        return clopper_pearson(int(right.sum()), len(right))
 
     def accuracies(self) -> list[Estimate]:
         """One for each eps of the grid."""

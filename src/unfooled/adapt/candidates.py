@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import rng
 from ..checks.preflight import Preflight
-from ..checks.probing import Probe
+from ..checks.probing import Probe, each
 from ..models.classifier import Classifier, Model, logits_of, untouched
 from ..models.inside import hookable, uncompiled
 from .estimated import Estimated
@@ -145,11 +145,8 @@ def passable(model: Model, probe: Probe) -> list[tuple[str, nn.Module]]:
 
 
 def _sigma(probe: Probe) -> float:
-    """Noise whose size, in the threat's norm, is a share of eps."""
-    noise = torch.randn(probe.images.shape[1:], generator=torch.Generator().manual_seed(0))[None]
-    noise = noise.to(probe.images.dtype)
-    typical = noise.abs().mean() if type(probe.threat).__name__ == "Linf" else probe.threat.size(noise)[0]
-    return float(SIGMA * probe.threat.eps / typical.clamp_min(1e-12))
+    """Noise of that much in every component."""
+    return SIGMA * each(probe.images, probe.threat)
 
 
 # --- outputs -------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks.probing import each
 from ..models.classifier import Classifier, Model
 from ..threats import Threat
 
@@ -39,7 +40,7 @@ class Estimated:
         """The gradient (N, *shape) at points of the logits' sum with these weights (N, C)."""
         classifier, total = Classifier(self.model), torch.zeros_like(x)
         low, high = ((bound * torch.ones_like(x).flatten(1)).view_as(x) for bound in self.threat.with_mask(None).box(x))
-        size = SIZE * self.threat.eps / max(float(self.threat.size(torch.ones_like(x[:1]))[0]), 1e-12)
+        size = SIZE * each(x, self.threat)
         for _ in range(self.draws):
             signs = _signs(x)
             ahead, behind = (classifier(torch.clamp(x + step * signs, low, high)) for step in (size, -size))

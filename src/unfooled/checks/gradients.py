@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from ..errors import UnfooledError
+from ..errors import NotFinite, UnfooledError
 from ..losses import cross_entropy
 from ..models.classifier import Classifier, Model, untouched
 from ..models.inside import hookable, uncompiled
@@ -74,6 +74,11 @@ def _without_bound(model: Model, probe: Probe, seed: int) -> list[Finding]:
         return []
     try:
         left = unbounded(model, model, probe, seed)
+    except NotFinite as error:
+        if error.gradients:
+            share = len(error.examples) / len(probe.images)
+            return [finding("nonfinite-gradients", share, "An attack without a bound meets gradients of NaN or inf.")]
+        left = 1.0
     except UnfooledError:
         left = 1.0
     if left <= KINDS["unbounded-survivors"].threshold:  # type: ignore[operator]

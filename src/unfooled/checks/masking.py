@@ -17,7 +17,7 @@ FEW_IMAGES = KINDS["few-images"].threshold or 0
 
 def of_run(
     logs: Sequence[Mapping[str, Any]], costs: Sequence[AttackCost], evidence: Mapping[str, np.ndarray], bad: np.ndarray,
-    correct: np.ndarray, held: np.ndarray, protocol: str,
+    correct: np.ndarray, held: np.ndarray, protocol: str, classes: int,
 ) -> list[Finding]:  # fmt: skip
     """What the run itself shows."""
     n, left = len(held), int(held.sum())
@@ -48,12 +48,16 @@ def of_run(
         found.append(
             finding("unmoved-points", unmoved / left, f"The attacks did not move {unmoved} of {left} images left.")
         )
+    steep = sum(log["steep"] for log in logs)
+    if steep:
+        text = f"On {steep} of {int(correct.sum())} examples an attack met gradients of NaN or inf and went no further."
+        found.append(finding("nonfinite-gradients", steep / max(1, int(correct.sum())), text))
     rises = sum(log["seen"]["late_rises"] for log in logs)
     rise = sum(log["seen"]["late_rise"] for log in logs) / max(1, rises)
     if rise > (KINDS["incomplete-optimisation"].threshold or 0.0):
         text = f"On images left, the last 10 looks still made {100 * rise:.0f} % of the loss's rise."
         found.append(finding("incomplete-optimisation", rise, text))
-    found += _of_pairs(logs, int(evidence["label"].max()) + 1)
+    found += _of_pairs(logs, classes)
     outside = sum(log["outside"] for log in logs)
     if outside:
         found.append(

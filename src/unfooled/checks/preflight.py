@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from .. import rng
 from ..errors import UnfooledError
 from ..inputs import check_classes
+from ..intervals import clopper_pearson
 from ..models.classifier import Classifier, Model, untouched
 from ..models.inside import hookable, modules_within, uncompiled
-from ..results import Finding, share
+from ..results import Finding
 from ..threats import L0, Threat
 from . import gradients
 from .catalog import KINDS, finding
@@ -216,9 +217,9 @@ def _accuracy(classifier: Classifier, x: Tensor, y: Tensor, logits: Tensor, thre
     counts = torch.bincount(y, minlength=logits.shape[1])
     most = float(counts.max()) / n
     found = []
-    if share(right, n).low <= most and most < 0.9:
+    if clopper_pearson(right, n).low <= most and most < 0.9:
         text = f"Clean accuracy is {100 * right / n:.1f} %, and answering one class always gets {100 * most:.1f} %."
-        found.append(finding("near-chance", share(right, n).low - most, text))
+        found.append(finding("near-chance", clopper_pearson(right, n).low - most, text))
     renamed = _permuted(answer, y, logits.shape[1], right / n) if 2 * logits.shape[1] <= n else []
     found += renamed
     if not renamed and threat.unit_range and x.dim() == 4:

@@ -16,7 +16,6 @@ from ..models.classifier import Classifier, Model, untouched
 from ..threats import L0, L1, Linf, Threat
 
 STEPS = (0.1, 0.25)  # of eps: the steps that show whether a gradient points anywhere
-USUAL = 0.02  # of the images' range: eps for this, where the norm is not Linf
 LARGEST = 0.1  # of the images' range, in every component: a step beyond it shows nothing
 UNBOUNDED_STEPS = 100
 
@@ -106,7 +105,7 @@ def astray(model: Model, surrogate: Model, probe: Probe, gradient: Tensor | None
             return 1.0
         gradient = torch.nan_to_num(found.gradient, nan=0.0, posinf=0.0, neginf=0.0)
     x, width = probe.images, across(probe.images, probe.threat)
-    eps = probe.threat.eps if isinstance(probe.threat, Linf) else USUAL * float(width.max())
+    eps = each(x, probe.threat)
     free = probe.threat.with_mask(None)
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype).to(x.device)
     noise, gradient = (z if probe.threat.mask is None else z * probe.threat.mask for z in (noise, gradient))
@@ -123,6 +122,11 @@ def astray(model: Model, surrogate: Model, probe: Probe, gradient: Tensor | None
 def _like(bound: Tensor, x: Tensor) -> Tensor:
     """A flat bound in the images' shape."""
     return (bound * torch.ones_like(x).flatten(1)).view_as(x)
+
+
+def each(images: Tensor, threat: Threat) -> float:
+    """The change of every component at once that uses eps up; of an infinite eps, the images' range."""
+    return min(threat.eps / float(threat.size(torch.ones_like(images[:1]))[0]), float(across(images, threat).max()))
 
 
 def across(images: Tensor, threat: Threat) -> Tensor:

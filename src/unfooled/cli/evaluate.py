@@ -59,7 +59,7 @@ def evaluate(
     from ..assertions import Assertion
     from ..environment import command_line
     from ..evaluation import evaluate as measure
-    from ..store import whole
+    from ..files import whole
     from ..threats import Threat
 
     chosen = _chosen(context, model, data)

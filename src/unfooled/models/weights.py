@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import MissingData, ModelError
-from ..store import whole
+from ..files import whole
 
 
 def read(path: Path) -> dict[str, Tensor]:

@@ -13,9 +13,10 @@ from ..attacks import FGSM, PGD
 from ..attacks.base import Attack
 from ..defenses import Defense, defend
 from ..engine import perturb
+from ..intervals import clopper_pearson
 from ..judging import judge
 from ..models import untouched
-from ..results import Curve, Estimate, Mark, Panel, Table, percent, share
+from ..results import Curve, Estimate, Mark, Panel, Table, percent
 from ..sweeping import sweep
 from ..threats import Linf, Threat
 from .common import Say, Spent
@@ -119,7 +120,7 @@ def measure(
 
 
 def _share(right: Tensor) -> Estimate:
-    return share(int(right.sum()), len(right))
+    return clopper_pearson(int(right.sum()), len(right))
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from ..data import Dataset
 from ..engine import Result, attack
 from ..environment import command_line, environment, now
 from ..fingerprint import state_hash
+from ..intervals import clopper_pearson
 from ..judging import eight_bits, judge
 from ..pool import Progress
-from ..results import Cost, Evaluation, Gallery, Table, percent, share
+from ..results import Cost, Evaluation, Gallery, Table, percent
 from ..store import COLUMNS, Row, RunFolder, shard_file
 from ..threats import Threat
 
@@ -172,7 +173,7 @@ def _evaluation(
     evidence = folder.evidence()
     n = len(images)
     correct, fooled = evidence["clean_correct"], evidence["success"]
-    clean, attacked = share(int(correct.sum()), n), share(int((correct & ~fooled).sum()), n)
+    clean, attacked = clopper_pearson(int(correct.sum()), n), clopper_pearson(int((correct & ~fooled).sum()), n)
     album = Album(data.classes)
     galleries = _galleries(model, images, adversarial, data.labels, evidence, threat, plan, album)
     if galleries:
@@ -183,7 +184,7 @@ def _evaluation(
         ["accuracy under the attack", percent(attacked, interval=True)],
     ]
     if rounded is not None:
-        kept = share(int((correct & ~rounded.numpy()).sum()), n)
+        kept = clopper_pearson(int((correct & ~rounded.numpy()).sum()), n)
         rows.append(["the same, of 8-bit images", percent(kept, interval=True)])
     rows += [["images fooled", f"{int(fooled.sum())} of {n}"], ["passes per image", f"{passes:.1f}"]]
     if fooled.any():
@@ -223,8 +224,8 @@ def _per_class(data: Dataset, correct: np.ndarray, fooled: np.ndarray) -> Table:
     for label in sorted(set(data.labels.tolist())):
         mine = data.labels.numpy() == label
         name = data.classes[label] if label < len(data.classes) else str(label)
-        clean = share(int((correct & mine).sum()), int(mine.sum()))
-        kept = share(int((correct & ~fooled & mine).sum()), int(mine.sum()))
+        clean = clopper_pearson(int((correct & mine).sum()), int(mine.sum()))
+        kept = clopper_pearson(int((correct & ~fooled & mine).sum()), int(mine.sum()))
         rows.append([name, str(clean.n), percent(clean), percent(kept, interval=True)])
     return Table(id="classes", title="By class", columns=["class", "images", "clean", "under the attack"], rows=rows)
 
