@@ -14,6 +14,7 @@ from .attacks import Plan
 from .engine import Result, attack
 from .errors import NotFinite
 from .judging import appraise
+from .models.access import Access, access_of
 from .models.classifier import Model
 from .models.layout import Compute
 from .pool import Progress
@@ -54,6 +55,11 @@ class Question:
     def gradients(self) -> Model | None:
         """Where gradients are best taken from: the first way of the strategy, else the surrogate; None: the model."""
         return self.strategy.ways[0].surrogate if self.strategy.ways else self.surrogate
+
+    @property
+    def black_box(self) -> bool:
+        """Whether the model gives no gradients, so that the plan asks for none of it."""
+        return access_of(self.model) < Access.GRADIENT
 
     @property
     def attackable(self) -> bool:

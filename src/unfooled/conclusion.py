@@ -17,6 +17,7 @@ from .defenses import Defended
 from .environment import environment, now
 from .gallery import galleries
 from .intervals import clopper_pearson, confidence_sequence
+from .models.access import access_of
 from .results import (
     SEVERITIES,
     TRUST,
@@ -231,6 +232,11 @@ def _verdict(
             f"Attacked as if {defense.defense} were not there, the model seems to keep "
             f"{percent(defense.non_adaptive)}; by an attacker who knows of it, {percent(defense.adaptive)}: "
             f"{100 * defense.gap:.1f} points of safety are not there."
+        )
+    if q.black_box:
+        said.append(
+            f"The model was asked for {access_of(q.model).words}: the number is for attackers who see no more, and ask no "
+            f"more than {sum(stage.attack.steps * stage.trials for stage in q.plan.stages())} times an image."
         )
     if rate is not None:
         said.append(

@@ -15,14 +15,16 @@ from . import attacks, rng
 from .attacks.base import Attack, Plan, Stage
 from .attacks.budget import deal
 from .attacks.targeting import by_logits, by_malt
-from .errors import DataError, ParameterError, must_be
+from .errors import DataError, ModelError, ParameterError, must_be
 from .goals import Goal
 from .inputs import Notes, check_classes, checked_images, checked_labels
 from .ledger import Ledger, Trace
 from .models import memory
+from .models.access import Access, access_of
+from .models.bring import brought
 from .models.classifier import Classifier, Model, untouched
 from .models.layout import Compute, fast_twin
-from .oracle import QUERIES, Access, Observer, Oracle
+from .oracle import QUERIES, Observer, Oracle
 from .pool import Pool, Progress, Work, screen, starts_at_image
 from .results import AttackCost
 from .threats import Threat
@@ -131,7 +133,9 @@ def attack(
     plan = attacks.parse(method) if isinstance(method, str) else method
     check_options(threat, plan, compute, seed=seed, batch_size=batch_size, draws=draws, budget=budget)
     notes = Notes()
+    model, surrogate = brought(model), None if surrogate is None else brought(surrogate)
     with torch.inference_mode(False), untouched(model, *([] if surrogate is None else [surrogate])):
+        check_access(plan, model, surrogate)
         victim = Classifier(model)
         x = checked_images(images, threat, victim.dtype, notes)
         y = checked_labels(labels, len(x)).cpu()
@@ -151,7 +155,7 @@ def attack(
             helper,
             called,
             draws,
-            first=lambda logits: _first_answer(logits, y, t, called, notes),
+            first=lambda logits: _first_answer(logits, y, t, called, notes, access_of(model)),
             observer=observer,
         )
         compute = compute or Compute()
@@ -193,6 +197,23 @@ def attack(
         notes=tuple(notes.texts),
         outside=ledger.outside,
     )
+
+
+def check_access(plan: Plan, model: Model, surrogate: Model | None) -> None:
+    """Raise `ModelError` where a plan asks for more than the model lets an attacker see."""
+    given = access_of(model)
+    for stage in plan.stages():
+        needs = stage.attack.access
+        if needs > given and not (needs == Access.GRADIENT and surrogate is not None):
+            raise ModelError(
+                f"The attack {stage.attack.name} needs {needs.words}; this model gives {given.words}. Attacks that it can "
+                f"be asked for: {', '.join(known(given))}. Or take gradients from another model: surrogate=."
+            )
+
+
+def known(access: Access) -> list[str]:
+    """The attacks that no more than this access is needed for."""
+    return [name for name, kind in attacks.ATTACKS.items() if kind.access <= access]
 
 
 def _checked_targets(targets: Any, labels: Tensor, plan: Plan) -> Tensor:
@@ -299,12 +320,16 @@ def default_batch(size: int, device: torch.device) -> int:
     return max(8, min(most, most * 4096 // size))
 
 
-def _first_answer(logits: Tensor, labels: Tensor, targets: Tensor | None, called: Tensor, notes: Notes) -> None:
+def _first_answer(
+    logits: Tensor, labels: Tensor, targets: Tensor | None, called: Tensor, notes: Notes, access: Access
+) -> None:
     """Judge labels by the model's number of classes, and warn of probabilities."""
     check_classes(labels, logits.shape[1], called)
     if targets is not None:
         check_classes(targets, logits.shape[1], called, "targets")
     logits = logits.detach()
+    if access is Access.DECISION:  # one for the class, zero for the others: no probabilities
+        return
     shares = bool(((logits >= 0) & (logits <= 1)).all()) and bool(((logits.sum(1) - 1).abs() < 1e-5).all())
     if shares:
         notes.add(

@@ -18,17 +18,19 @@ from . import adapt, protocols, rng
 from ._version import __version__
 from .adapt import Strategy, Way
 from .assertions import Assertion, Verdict
-from .attacks.base import Plan
+from .attacks import Cascade, Plan
 from .board import Question
 from .checks.preflight import Preflight, preflight
 from .conclusion import conclude, running
 from .data import given
 from .defenses import Defended
-from .engine import FIRST, check_options, default_batch
+from .engine import FIRST, check_access, check_options, default_batch
 from .errors import ParameterError, must_be
 from .fingerprint import of_model
 from .inputs import Notes, checked_images, checked_labels
 from .intervals import examples_needed, half_width
+from .models.access import Access, access_of
+from .models.bring import brought
 from .models.classifier import Classifier, Model
 from .models.layout import Compute, preferred
 from .pool import Progress
@@ -97,8 +99,10 @@ def evaluate(
     threat = Threat.parse(threat) if isinstance(threat, str) else threat
     if not isinstance(threat, Threat):
         raise must_be("evaluate", "threat", "a Threat such as Linf(8/255)", threat)
-    plan = protocol if isinstance(protocol, Plan) else protocols.named(protocol, threat)
+    model, surrogate = brought(model), None if surrogate is None else brought(surrogate)
+    plan = protocol if isinstance(protocol, Plan) else _plan(protocol, threat, model, surrogate)
     name = "the plan given" if isinstance(protocol, Plan) else protocol
+    check_access(plan, model, surrogate)
     check_options(threat, plan, compute, seed=seed, batch_size=batch_size, draws=draws, budget=budget)
     asked = _Rule.of(precision, assertion, certify)
     tell = progress or (lambda standing: None)
@@ -146,6 +150,15 @@ def evaluate(
         if out is not None:
             folder.write_evaluation(answer)
         return answer
+
+
+def _plan(protocol: str, threat: Threat, model: Model, surrogate: Model | None) -> Plan:
+    """What the model's access allows; where a surrogate lends its gradients, first by these."""
+    plan = protocols.named(protocol, threat, access_of(model))
+    if surrogate is None or access_of(model) is Access.GRADIENT:
+        return plan
+    lent = protocols.by_gradient(protocols.named(protocol, threat))
+    return plan if lent is None else Cascade(lent, plan)
 
 
 @dataclass(frozen=True)

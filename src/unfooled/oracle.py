@@ -12,7 +12,6 @@ import math
 from abc import ABC
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import cached_property
 
 import torch
@@ -23,6 +22,7 @@ from .errors import InternalError, ModelError, NotFinite, UnfooledError
 from .goals import Goal
 from .losses import Loss, named, shifted
 from .models import memory
+from .models.access import Access
 from .models.classifier import Classifier
 from .models.generators import state_of
 from .threats import Threat
@@ -31,14 +31,6 @@ Classes = Tensor | Callable[[Tensor], Tensor]
 WATCHED = 8  # passes in which the generators of numpy and Python are watched
 DRAWS = 20  # forward passes at most that decide, by majority, what a random model answers
 AGAIN = 100  # the same, afterwards, for a point that an attack has found
-
-
-class Access(IntEnum):
-    """What an attack may ask of a model; each level includes those before it."""
-
-    DECISION = 1
-    SCORE = 2
-    GRADIENT = 3
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from .attacks import Plan
 from .engine import default_batch
 from .goals import Goal
 from .losses import margin
+from .models.access import Access
 from .models.classifier import Classifier, Model, untouched
-from .oracle import Access
 from .results import AttackCost
 from .threats import Threat
 

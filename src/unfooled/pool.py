@@ -20,7 +20,8 @@ from .goals import Goal
 from .ledger import Ledger, Trials, join, take, where
 from .losses import margin
 from .models import memory
-from .oracle import QUERIES, Access, Oracle, Sighting
+from .models.access import Access
+from .oracle import QUERIES, Oracle, Sighting
 from .threats import Threat
 
 

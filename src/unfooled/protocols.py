@@ -23,6 +23,7 @@ from .attacks import (
     PDPGD,
     Cascade,
     Escalate,
+    HopSkipJump,
     Plan,
     Restarts,
     SigmaZero,
@@ -30,7 +31,7 @@ from .attacks import (
     Targeted,
 )
 from .errors import ParameterError, must_be, unknown
-from .oracle import Access
+from .models.access import Access
 from .threats import L0, L1, L2, Linf, Threat
 
 Builder = Callable[[], Plan]
@@ -111,18 +112,35 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
-def named(name: str, threat: Threat) -> Plan:
-    """The plan of a protocol for the norm of a threat."""
+QUERIES: dict[str, int] = {"quick": 500, "fast": 2000, "standard": 5000, "thorough": 10_000}
+"""Questions an image at most, of a model that gives no gradients. Square's published figures take 5,000."""
+
+
+def named(name: str, threat: Threat, access: Access = Access.GRADIENT) -> Plan:
+    """The plan of a protocol for the norm of a threat, of attacks that the access suffices for."""
     if not isinstance(name, str):
         raise must_be("evaluate", "protocol", "the name of a protocol or a plan", name)
     protocol = PROTOCOLS.get(name)
     if protocol is None:
         raise unknown("protocol", name, PROTOCOLS)
+    if access < Access.GRADIENT:
+        return _by_questions(name, threat, access)
     for norm, build in protocol.plans.items():
         if isinstance(threat, norm):
             return build()
     have = ", ".join(one for one, other in PROTOCOLS.items() if any(isinstance(threat, n) for n in other.plans))
     raise ParameterError(f"The protocol {name!r} has no attacks for {type(threat).__name__}. Those that do: {have}.")
+
+
+def _by_questions(name: str, threat: Threat, access: Access) -> Plan:
+    """A search by scores where there are any; by decisions, what starts from other images and comes nearer."""
+    attack = Square if access == Access.SCORE else HopSkipJump
+    if not isinstance(threat, attack.norms):
+        have = ", ".join(norm.__name__ for norm in attack.norms)
+        raise ParameterError(
+            f"Of a model that gives {access.words}, robustness is measured against {have}. Got {type(threat).__name__}."
+        )
+    return attack(steps=QUERIES[name])
 
 
 def by_gradient(plan: Plan) -> Plan | None:

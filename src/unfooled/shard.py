@@ -63,7 +63,7 @@ def examine(question: Question, index: Tensor, progress: Callable[[Progress], No
 def _protocol(board: Board) -> dict[str, Any]:
     """The protocol as it is; where the model's own gradients are of no use, what of it needs none."""
     q = board.q
-    plan: Plan | None = q.plan if q.strategy.usable else _without_gradients(q)
+    plan: Plan | None = q.plan if q.strategy.usable or q.black_box else _without_gradients(q)
     rows = board.left
     if plan is None or not len(rows):
         return Record(0).summary(torch.zeros(0, dtype=torch.bool))

@@ -129,11 +129,18 @@ def _classes(value: Any) -> dict[str, int] | None:
     return value if isinstance(value, dict) and value and all(map(_index, value.values())) else None
 
 
+def _options(value: Any) -> list[str] | None:
+    plain = isinstance(value, dict) and value and all(isinstance(v, str | int | float) for v in value.values())
+    return [f"{name}={v}" for name, v in value.items()] if plain else None
+
+
 _SIZES = "a side such as 32, or a text such as '32x48'"
 _CALL = "a name with options, such as"
 KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "model": ("a text such as 'fashion-mnist/plain' or 'model.py:factory'", _text),
     "weights": ("the path of a weights file", _text),
+    "model_options": ("a table of options of the model's form, such as rate = 5", _options),
+    "allow_code": ("true or false", lambda value: value if isinstance(value, bool) else None),
     "data": ("a text such as 'mnist:test[0:1000]' or './photos'", _text),
     "threat": (f"{_CALL} 'linf:8/255'", _call),
     "protocol": (f"{_CALL} 'fast'", _call),

@@ -18,6 +18,7 @@ from ..checks.preflight import Preflight
 from ..checks.probing import Probe, astray, slope, unbounded
 from ..engine import Result, attack
 from ..errors import UnfooledError
+from ..models.access import Access, access_of
 from ..models.classifier import Model
 from ..results import Finding, Remedy
 from .candidates import Surrogate, candidates, has_custom_steps, last_resorts, needed
@@ -82,6 +83,8 @@ class Strategy:
 
 def plan(model: Model, found: Preflight, seed: int = 0) -> Strategy:
     """Find ways round what the preflight has found; none are sought where gradients are sound."""
+    if access_of(model) < Access.GRADIENT:  # there is nothing to send a gradient through
+        return Strategy(usable=False)
     codes, probe = needed(found), found.probe
     if not len(probe.images) or not (codes or has_custom_steps(model, probe)):
         return Strategy()

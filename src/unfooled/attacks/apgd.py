@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..losses import named
+from ..models.access import Access
 from ..norms import column, room
-from ..oracle import Access, GradientQuery
+from ..oracle import GradientQuery
 from ..threats import L1, L2, Linf, Threat
 from .base import Attack, State, check_count, check_number, rows, where
 from .steering import kicked

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import must_be
-from ..oracle import Access
+from ..models.access import Access
 from ..threats import L0, L1, L2, Linf, Threat
 
 ORDERS = ("logits", "malt")

@@ -8,7 +8,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from ..errors import must_be
-from ..oracle import Access, Oracle
+from ..models.access import Access
+from ..oracle import Oracle
 from .base import Stage
 from .targeting import MOST
 

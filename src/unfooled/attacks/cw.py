@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import must_be
-from ..oracle import Access, GradientQuery, Look
+from ..models.access import Access
+from ..oracle import GradientQuery, Look
 from ..threats import L2, Threat
 from .base import Attack, State, check_count, check_number, rows, where
 from .schedules import adam

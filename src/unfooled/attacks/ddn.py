@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..losses import named
+from ..models.access import Access
 from ..norms import column, unit
-from ..oracle import Access, GradientQuery
+from ..oracle import GradientQuery
 from ..threats import L2, Threat
 from .base import Attack, State, check_count, check_number
 from .schedules import cosine

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..goals import pick
 from ..losses import margin
-from ..oracle import Access, GradientQuery, Sighting
+from ..models.access import Access
+from ..oracle import GradientQuery, Sighting
 from ..threats import L2, Linf, Threat
 from .base import Attack, State, check_count, check_number, rows
 from .steering import widths

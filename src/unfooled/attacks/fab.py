@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..oracle import Access, GradientQuery
+from ..models.access import Access
+from ..oracle import GradientQuery
 from ..threats import L1, L2, Linf, Threat
 from .base import Attack, check_count, check_number, rows
 from .deepfool import (

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ..oracle import Access
+from ..models.access import Access
 from .base import Attack
 
 _ACCESS = {

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..losses import margin
+from ..models.access import Access
 from ..norms import unit
-from ..oracle import Access, GradientQuery
+from ..oracle import GradientQuery
 from ..threats import L0, Threat
 from .base import ANY_NORM, Attack, State, check_count, check_number, rows
 from .schedules import cosine

@@ -9,8 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..models.access import Access
 from ..norms import unit
-from ..oracle import Access, DecisionQuery
+from ..oracle import DecisionQuery
 from ..threats import L2, Linf, Threat
 from .base import Attack, State, check_count, check_number, rows
 from .square import planes

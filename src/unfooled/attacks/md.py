@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..errors import must_be
 from ..goals import Goal, pick, rival
-from ..oracle import Access, GradientQuery
+from ..models.access import Access
+from ..oracle import GradientQuery
 from ..threats import L1, L2, Linf, Threat
 from .base import Attack, State, check_count, rows
 

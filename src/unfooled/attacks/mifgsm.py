@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..losses import named
-from ..oracle import Access, GradientQuery
+from ..models.access import Access
+from ..oracle import GradientQuery
 from ..threats import L2, Linf, Threat
 from .base import Attack, State, check_count, check_number, rows
 

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from ..goals import Goal
 from ..losses import margin
+from ..models.access import Access
 from ..norms import clip
-from ..oracle import Access, GradientQuery
+from ..oracle import GradientQuery
 from ..threats import L1, L2, Linf, Threat
 from .base import Attack, State, check_count, check_number, rows
 from .schedules import adam

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..losses import named
-from ..oracle import Access, GradientQuery
+from ..models.access import Access
+from ..oracle import GradientQuery
 from ..threats import L1, L2, Linf, Threat
 from .base import ANY_NORM, Attack, State, check_count, check_number
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..goals import Goal
 from ..losses import margin
+from ..models.access import Access
 from ..norms import clip
-from ..oracle import Access, GradientQuery
+from ..oracle import GradientQuery
 from ..threats import L0, Threat
 from .base import Attack, State, check_count, check_number, rows
 from .schedules import adam, cosine

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..losses import margin, shifted
-from ..oracle import Access, ScoreQuery
+from ..models.access import Access
+from ..oracle import ScoreQuery
 from ..threats import L1, L2, Linf, Threat
 from .base import Attack, State, check_count, check_number, rows
 

@@ -47,6 +47,10 @@ KINDS: dict[str, Kind] = {
     "few-classes": Kind(
         "note", "classes", None, AUTOATTACK, "None needed: below 4 classes the margin loss stands in for DLR."
     ),
+    "limited-access": Kind(
+        "note", "1: labels only, 2: scores", None, PRACTICE,
+        "None needed if attackers have no more; else load the model itself, or give surrogate= for its gradients.",
+    ),
     "near-chance": Kind(
         "invalid", "lower end of clean accuracy, less the largest class's share (0 or less is reported)", 0.0, CARLINI,
         "A model that is no better than chance has no robustness to measure: check weights, labels and preprocessing.",

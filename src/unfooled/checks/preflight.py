@@ -19,6 +19,7 @@ from .. import rng
 from ..errors import UnfooledError
 from ..inputs import check_classes
 from ..intervals import clopper_pearson
+from ..models.access import Access, access_of
 from ..models.classifier import Classifier, Model, untouched
 from ..models.inside import hookable, modules_within, uncompiled
 from ..results import Finding
@@ -29,6 +30,7 @@ from .probing import Probe, across
 
 SAMPLE = 256  # images for accuracies
 FEW = 64  # images for gradients
+ASKED = 64  # images for all of it, of a model that only answers questions
 PASSES = 5  # that show randomness
 LEAST_GAIN = KINDS["expects-0-255"].threshold or 0.0  # of clean accuracy, by a change of the images
 LEAST = 16  # images below which an accuracy says nothing
@@ -72,7 +74,9 @@ def preflight(
     with torch.inference_mode(False), uncompiled(), untouched(model), rng.forked(seed, 0x9F11):
         classifier = Classifier(model)
         device = classifier.device or images.device
-        x, y = images[:SAMPLE].to(device), labels[:SAMPLE].to(device)
+        access = access_of(model)
+        sample = SAMPLE if access is Access.GRADIENT else ASKED
+        x, y = images[:sample].to(device), labels[:sample].to(device)
         with torch.no_grad():
             logits = torch.cat([classifier(part) for part in x.split(128)])
             check_classes(y, logits.shape[1], names[: len(y)])
@@ -81,18 +85,22 @@ def preflight(
             if not len(x):
                 return Preflight(tuple(found), 1, Probe(x, y, threat), logits.shape[1])
             random = _random(classifier, x[:FEW])
-            moving = gradients.dynamic(model, x[:2])
+            moving = gradients.dynamic(model, x[:2]) if access is Access.GRADIENT else []
             found += moving
             found += [random] if random else _batches(classifier, x[:FEW])
-            found += [] if random or moving else _precision(model, x[:FEW])
-            found += _outputs(logits) + _sizes(x, threat)
+            found += [] if random or moving or access < Access.GRADIENT else _precision(model, x[:FEW])
+            found += _outputs(logits) if access > Access.DECISION else _few(logits)
+            found += _sizes(x, threat)
             found += _accuracy(classifier, x, y, logits, threat)
             found += _normalisers(model, x[:1], threat)
         right = (logits.argmax(1) == y).nonzero().squeeze(1)[:FEW]
         probe = Probe(x[right], y[right], threat)
-        draws = gradients.draws_needed(model, probe) if random and len(right) else 1
+        draws = gradients.draws_needed(model, probe) if random and len(right) and access is Access.GRADIENT else 1
         probe = Probe(x[right], y[right], threat, draws)
-    if len(right):
+    if access < Access.GRADIENT:
+        text = f"The model gives {access.words}: who has its gradients may fool more. The number holds for who has not."
+        found.append(finding("limited-access", access, text))
+    elif len(right):
         found += gradients.check(model, probe, seed)
     return Preflight(tuple(found), draws, probe, logits.shape[1])
 
@@ -200,9 +208,12 @@ def _outputs(logits: Tensor) -> list[Finding]:
     flat = _on_lattice(logits)
     if flat > KINDS["flat-outputs"].threshold and len(logits) >= 2:  # type: ignore[operator]
         found.append(finding("flat-outputs", flat, f"{100 * flat:.0f} % of the outputs are rounded, or a hard label."))
-    if logits.shape[1] < 4:
-        found.append(finding("few-classes", logits.shape[1], f"The model has {logits.shape[1]} classes."))
-    return found
+    return found + _few(logits)
+
+
+def _few(logits: Tensor) -> list[Finding]:
+    classes = logits.shape[1]
+    return [finding("few-classes", classes, f"The model has {classes} classes.")] if classes < 4 else []
 
 
 # --- the data as the model wants them ------------------------------------------------------------------

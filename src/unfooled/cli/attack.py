@@ -25,6 +25,8 @@ def attack(
     model_: shared.ModelOption = None,
     data_: shared.DataOption = None,
     weights: shared.Weights = None,
+    options: shared.Options = None,
+    allow_code: shared.AllowCode = False,
     defense: shared.Defense = None,
     target: Annotated[
         int | None, typer.Option(help="The class that the model shall answer (others are skipped).")
@@ -53,12 +55,25 @@ def attack(
     place = terminal.writable(
         out
         or shared.own_folder(
-            "attack", *named, weights, allowed, plan, defense, target, resize, crop, classes, budget, draws, seed
+            "attack",
+            *named,
+            weights,
+            options,
+            allowed,
+            plan,
+            defense,
+            target,
+            resize,
+            crop,
+            classes,
+            budget,
+            draws,
+            seed,
         )
     )
     with terminal.notes_shown():
         found = shared.load_data(named[1], resize, crop, classes)
-        network = shared.load_model(named[0], weights, found)
+        network = shared.load_model(named[0], weights, found, options, allow_code)
         targets = keep = None
         if target is not None:
             keep = (found.labels != target).nonzero().squeeze(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +42,8 @@ def evaluate(
     model_: shared.ModelOption = None,
     data_: shared.DataOption = None,
     weights: shared.Weights = None,
+    options: shared.Options = None,
+    allow_code: shared.AllowCode = False,
     defense: shared.Defense = None,
     resize: shared.Resize = None,
     crop: shared.Crop = None,
@@ -60,12 +63,13 @@ def evaluate(
     from ..environment import command_line
     from ..evaluation import evaluate as measure
     from ..files import whole
+    from ..models.access import access_of
     from ..threats import Threat
 
     chosen = _chosen(context, model, data)
     allowed = Threat.parse(chosen["threat"])
     chosen["protocol"] = "thorough" if chosen["thorough"] else chosen["protocol"]
-    stages = protocols.named(chosen["protocol"], allowed)
+    protocols.named(chosen["protocol"], allowed)
     claims = [Assertion.parse(text) for text in chosen["assert"] or []]
     if chosen["out"] is not None:
         terminal.writable(Path(chosen["out"]))
@@ -73,6 +77,7 @@ def evaluate(
         found = shared.load_data(chosen["data"], chosen["resize"], chosen["crop"], chosen["classes"])
         network, settings = _network(chosen, found)
         if plan:
+            stages = protocols.named(chosen["protocol"], allowed, access_of(network))
             shared.show_table(_planned(network, found, allowed, stages))
             return
         place = Path(chosen["out"]) if chosen["out"] else _own_folder(chosen, settings, network, found, allowed)
@@ -99,7 +104,7 @@ def _chosen(context: typer.Context, model: str | None, data: str | None) -> dict
     """The options: those on the command line before those of a spec file, those before the defaults."""
     from .. import spec
 
-    names = {"assertion": "assert"}
+    names = {"assertion": "assert", "options": "model_options"}
     params = {names.get(name, name): value for name, value in context.params.items()}
     chosen = dict(params)
     if model is not None and model.endswith(".toml"):
@@ -133,8 +138,10 @@ def _network(chosen: dict[str, Any], found: Any) -> tuple[Any, dict[str, str]]:
 
     weights = Path(chosen["weights"]) if chosen["weights"] else None
     wall = None if chosen["defense"] is None else defenses.parse(chosen["defense"])
-    network = shared.load_model(chosen["model"], weights, found)
+    options = chosen["model_options"]
+    network = shared.load_model(chosen["model"], weights, found, options, chosen["allow_code"])
     brought = {name: str(chosen[name] or "") for name in ("model", "weights", "defense", "resize", "crop")}
+    brought["model_options"] = shlex.join(options or ())
     settings = {name: value for name, value in brought.items() if value} | {"data": chosen["data"]}
     return (network if wall is None else defenses.defend(network, wall)), settings
 

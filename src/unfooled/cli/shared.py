@@ -6,8 +6,9 @@ import json
 import math
 import re
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,13 +16,15 @@ from ..errors import DataError, ParameterError
 from . import terminal
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from ..data import Dataset
     from ..results import Evaluation, Table
 
 ModelArgument = Annotated[
-    str | None, typer.Argument(metavar="MODEL", help="fashion-mnist/plain, seed-cnn, or file.py:factory.")
+    str | None,
+    typer.Argument(
+        metavar="MODEL",
+        help="fashion-mnist/plain, file.py:factory, timm:NAME, hf:NAME, model.onnx, http://… See the guide.",
+    ),
 ]
 DataArgument = Annotated[
     str | None, typer.Argument(metavar="DATA", help="mnist, cifar10:test:0-1000, a folder, an .npz file …")
@@ -29,6 +32,13 @@ DataArgument = Annotated[
 ModelOption = Annotated[str | None, typer.Option("--model", help="The same as MODEL.")]
 DataOption = Annotated[str | None, typer.Option("--data", help="The same as DATA.")]
 Weights = Annotated[Path | None, typer.Option(help="Weights for the model: safetensors or a state dict.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--model-option", metavar="NAME=VALUE", help="Of the form that the model is stored in; repeatable."),
+]
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Open model files that run code of their own: pickles, Lambda layers.")
+]
 Resize = Annotated[str | None, typer.Option(help="Resize images: SIDE, or HEIGHTxWIDTH.")]
 Crop = Annotated[str | None, typer.Option(help="Crop the centre: SIDE, or HEIGHTxWIDTH.")]
 CLASSES = typer.Option(
@@ -111,13 +121,32 @@ def own_folder(kind: str, *question: object) -> Path:
     return Path("runs") / f"{kind}-{zlib.crc32(repr([str(part) for part in question]).encode()):08x}"
 
 
-def load_model(spec: str, weights: Path | None, data: Dataset) -> nn.Module:
+def load_model(
+    spec: str, weights: Path | None, data: Dataset, options: Sequence[str] | None = None, allow_code: bool = False
+) -> Any:
     """The model of a spec, shaped for the data where it is one of this package's networks."""
     from .. import models
 
     channels, side = image_shape(data) if spec in models.NETWORKS else (1, 28)
     classes = len(data.classes) or int(data.labels.max()) + 1
-    return models.load(spec, weights, channels=channels, size=side, classes=classes)
+    return models.load(
+        spec, weights, channels=channels, size=side, classes=classes, allow_code=allow_code, **read_options(options)
+    )
+
+
+def read_options(words: Sequence[str] | None) -> dict[str, Any]:
+    """NAME=VALUE each: numbers, true and false as such, anything else as a text."""
+    from .. import text
+
+    found = {}
+    for word in words or ():
+        name, equals, value = word.partition("=")
+        if not (equals and name.strip().isidentifier()):
+            raise ParameterError(f"--model-option must be NAME=VALUE, such as rate=5. Got {word!r}.")
+        if name in found:
+            raise ParameterError(f"--model-option {name} is given twice. Give it once.")
+        found[name.strip()] = text.value(value)
+    return found
 
 
 def image_shape(data: Dataset) -> tuple[int, int]:

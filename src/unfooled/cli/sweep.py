@@ -43,6 +43,8 @@ def sweep(
     model_: shared.ModelOption = None,
     data_: shared.DataOption = None,
     weights: shared.Weights = None,
+    options: shared.Options = None,
+    allow_code: shared.AllowCode = False,
     resize: shared.Resize = None,
     crop: shared.Crop = None,
     classes: shared.Classes = None,
@@ -61,7 +63,8 @@ def sweep(
     chosen = model if model_ is None else shared.one_of(model, model_, "MODEL")
     if study is None and chosen is None:
         raise ParameterError("MODEL is missing: give it as an argument or as --model.")
-    question = {"model": chosen, "weights": weights, "data": spec, "study": study, "threat": threat, "eps": eps,
+    question = {"model": chosen, "weights": weights, "model_options": options,
+                "data": spec, "study": study, "threat": threat, "eps": eps,
                 "attack": method, "defense": defense, "strengths": strengths, "resize": resize, "crop": crop,
                 "classes": classes, "seed": seed}  # fmt: skip
     usual = Path("runs/seed") / Path(spec).name if study else shared.own_folder("sweep", *question.values())
@@ -77,7 +80,7 @@ def sweep(
             if study is not None:
                 evaluation, album = _seed(chosen, weights, found, spec, folder.path, seed, say)
             else:
-                network = shared.load_model(str(chosen), weights, found)
+                network = shared.load_model(str(chosen), weights, found, options, allow_code)
                 settings = {"model": str(chosen), "data": found.name, "seed": str(seed)}
                 evaluation, album = _plain(network, found, threat, eps, method, defense, strengths, settings, say)
         if album.clean:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,8 @@ def verify(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     model: Annotated[str | None, typer.Option(help="The model, if not the one that the run names.")] = None,
     weights: shared.Weights = None,
+    options: shared.Options = None,
+    allow_code: shared.AllowCode = False,
     data: Annotated[str | None, typer.Option(help="The data, if not those that the run names.")] = None,
     defense: shared.Defense = None,
     threat: Annotated[str | None, typer.Option(help="The threat, if not the one that the run names.")] = None,
@@ -42,7 +45,10 @@ def verify(
     resized, cropped = (given or spec.get(name) for name, given in (("resize", resize), ("crop", crop)))
     with terminal.notes_shown():
         found = shared.load_data(named["data"], resized, cropped, classes)
-        network = shared.load_model(named["model"], None if brought is None else Path(brought), found)
+        chosen = options or (None if model else shlex.split(spec.get("model_options", "")))
+        network = shared.load_model(
+            named["model"], None if brought is None else Path(brought), found, chosen, allow_code
+        )
         network = network if wall is None else defenses.defend(network, defenses.parse(wall))
         with terminal.progress() as bars:
             task = bars.add_task("verifying", total=None, note="")

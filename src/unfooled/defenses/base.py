@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ParameterError, must_be
+from ..models.access import Access, access_of
 from ..models.classifier import Model
 
 Backward = Literal["exact", "identity"] | nn.Module
@@ -76,6 +77,11 @@ class Defended(nn.Module):
         super().__init__()
         self.defenses = nn.ModuleList(defenses)
         self.undefended = model
+
+    @property
+    def access(self) -> Access:
+        """What the model behind the defenses lets an attacker see."""
+        return access_of(self.undefended)
 
     def forward(self, images: Tensor) -> Any:
         """The model's output on the transformed images."""

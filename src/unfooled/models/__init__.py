@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from .access import Access
+from .black_box import BlackBox
+from .bring import brought
 from .classifier import Classifier, Model, logits_of, untouched
+from .facts import Facts, facts_of
 from .layout import Compute
 from .load import BUNDLED, NETWORKS, build, load
 from .networks import SeedCNN, SmallResNet
@@ -13,14 +17,19 @@ from .wrappers import Normalized, Output
 __all__ = [
     "BUNDLED",
     "NETWORKS",
+    "Access",
+    "BlackBox",
     "Classifier",
     "Compute",
+    "Facts",
     "Model",
     "Normalized",
     "Output",
     "SeedCNN",
     "SmallResNet",
+    "brought",
     "build",
+    "facts_of",
     "load",
     "load_weights",
     "logits_of",

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import sys
 from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from ..errors import MissingData, ModelError, ParameterError, unknown
+from . import formats
+from .black_box import BlackBox
+from .bring import brought
+from .classifier import Model
 from .networks import SeedCNN, SmallResNet
 from .weights import apply
 
@@ -36,20 +40,51 @@ def build(name: str, channels: int = 1, size: int = 28, classes: int = 10) -> nn
 
 
 def load(
-    spec: str, weights: str | Path | None = None, *, channels: int = 1, size: int = 28, classes: int = 10
-) -> nn.Module:
-    """A model in eval mode.
+    spec: str,
+    weights: str | Path | None = None,
+    *,
+    channels: int = 1,
+    size: int = 28,
+    classes: int = 10,
+    allow_code: bool = False,
+    **options: Any,
+) -> Any:
+    """A model in eval mode, or a callable that gives no more than scores or labels.
 
-    spec:     a bundled model ("fashion-mnist/plain"), a network ("seed-cnn"), or "file.py:factory", where factory is a
-              function without arguments (or a class) that returns an nn.Module. That file is run: it is your own code.
-    weights:  safetensors, or a state dict saved by torch (read with `weights_only`).
+    | spec | what it is |
+    | --- | --- |
+    | `fashion-mnist/plain` | a bundled model |
+    | `seed-cnn` | a network of this package, with `weights` |
+    | `file.py:factory` | a function without arguments (or a class) that returns the model; that file is run |
+    | `timm:NAME` | a network of timm, with `weights` or the hub's |
+    | `hf:NAME-OR-FOLDER` | an image classifier of transformers |
+    | `model.onnx` | ONNX |
+    | `model.keras` | Keras 3 |
+    | `model.pt2`, `model.pt` | a program of `torch.export`, TorchScript |
+    | `model.joblib`, `.pkl`, `.skops` | a classifier of scikit-learn |
+    | `http://…`, `https://…` | an endpoint |
+
+    weights:     safetensors, or a state dict saved by torch (read with `weights_only`).
     channels, size, classes:  of the data, for a network of this package.
+    allow_code:  open what runs code of its own when it is opened: pickles, Lambda layers.
+    options:     of the form; those of `http://…` are in `unfooled.models.formats.http`, and so on.
+
+    Raises `MissingData`, `MissingExtra`, `ModelError`, `ParameterError`.
     """
     if spec in BUNDLED:
         with as_file(files("unfooled") / "assets" / BUNDLED[spec][0]) as path:
             return apply(SeedCNN(), path).eval()
+    form = formats.form_of(spec)
+    if form is not None:
+        return formats.load(form, spec, None if weights is None else Path(weights), allow_code, options)
+    if options:
+        raise ParameterError(f"There is no option {next(iter(options))!r} for {spec}.")
     if ":" in spec and spec.rpartition(":")[0].endswith(".py"):
         model = _from_file(spec)
+        if not isinstance(model, nn.Module):
+            if weights is not None:
+                raise ParameterError(f"{spec} is no nn.Module, so no weights can be loaded into it. Leave them out.")
+            return model
     elif spec in NETWORKS:
         if weights is None:
             raise ParameterError(f"The network {spec!r} has no weights of its own: give a weights file, or train it.")
@@ -61,7 +96,7 @@ def load(
     return (model if weights is None else apply(model, Path(weights))).eval()
 
 
-def _from_file(spec: str) -> nn.Module:
+def _from_file(spec: str) -> Model:
     file, _, name = spec.rpartition(":")
     path = Path(file)
     if not path.is_file():
@@ -80,11 +115,12 @@ def _from_file(spec: str) -> nn.Module:
     factory = getattr(module, name, None)
     if factory is None:
         raise unknown(f"factory in {file}", name, [n for n, v in vars(module).items() if callable(v)])
-    if not isinstance(factory, nn.Module) or inspect.isclass(factory):
+    if not isinstance(factory, nn.Module | BlackBox):
         try:
             factory = factory()
         except Exception as error:
             raise ModelError(f"{spec} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(factory, nn.Module):
-        raise ModelError(f"{spec} must return an nn.Module. It returned {type(factory).__name__}.")
-    return factory
+    model = brought(factory)
+    if not callable(model):
+        raise ModelError(f"{spec} must return a model, such as an nn.Module. It returned {type(factory).__name__}.")
+    return model
