@@ -10,7 +10,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/unfooled demo --out demo
 
 # One process for each core, of one thread: bound threads would share a core.
-test: $(VENV)/.dev $(VENV)/.peers
+test: $(VENV)/.dev $(VENV)/.optional $(VENV)/.peers
 	OMP_PROC_BIND=false $(BIN)/python -m pytest -n auto --dist worksteal
 
 slow: $(VENV)/.dev
@@ -39,6 +39,12 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement requirements-dev.txt
+	touch $@
+
+# The forms of models and data that are extras, the explorer, the docs.
+$(VENV)/.optional: $(VENV)/.dev requirements-optional.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement requirements-optional.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 # For reference tests and benchmarks only. Where they cannot be had, those tests are skipped and say so.
