@@ -13,6 +13,7 @@ from .adapt import Strategy
 from .attacks import Plan
 from .engine import Result, attack
 from .errors import NotFinite
+from .inputs import Streamed
 from .judging import appraise
 from .models.access import Access, access_of
 from .models.classifier import Model
@@ -29,14 +30,15 @@ BAD = "its logits are not finite"
 class Question:
     """What is asked of a model.
 
-    images (N, *shape), labels (N,), names (N,) int64 that the examples are called by.
+    images (N, *shape), labels (N,), names (N,) int64 that the examples are called by. Images that are many are read
+    when a shard asks for them.
     plan:        the protocol; strategy: what adaptation adds to it.
     undefended:  the network without its defense, or None.
     thorough:    whether the dear checks are run too.
     """
 
     model: Model
-    images: Tensor
+    images: Tensor | Streamed
     labels: Tensor
     names: Tensor
     threat: Threat

@@ -37,18 +37,35 @@ from .results import (
     ThreeWays,
     percent,
 )
-from .store import RunFolder
+from .store import Row, RunFolder
 
 POINTS = 24  # of the curve of accuracy against the size of changes
 
 
-def running(folder: RunFolder, tuned_for: float) -> Estimate:
-    """Robust accuracy of the examples judged so far, with an interval that holds at every moment."""
-    if not folder.shards():
-        return confidence_sequence(0, 0, tuned_for=tuned_for)
-    evidence = folder.evidence()
-    held = evidence["clean_correct"] & ~evidence["success"] & ~_failed(evidence)
-    return confidence_sequence(int(held.sum()), len(held), tuned_for=tuned_for)
+class Tally:
+    """How many examples have been judged, and how many of them hold: kept along, since reading all evidence takes time."""
+
+    def __init__(self) -> None:
+        self.held = self.total = 0
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> Tally:
+        """That of a run folder."""
+        tally = cls()
+        if folder.shards():
+            evidence = folder.evidence()
+            held = evidence["clean_correct"] & ~evidence["success"] & ~_failed(evidence)
+            tally.held, tally.total = int(held.sum()), len(held)
+        return tally
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Count the rows of one more shard."""
+        self.held += sum(row.clean_correct and not row.success and row.error is None for row in rows)
+        self.total += len(rows)
+
+    def estimate(self, tuned_for: float) -> Estimate:
+        """Robust accuracy so far, with an interval that holds at every moment."""
+        return confidence_sequence(self.held, self.total, tuned_for=tuned_for)
 
 
 def _failed(evidence: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,13 +22,13 @@ from .assertions import Assertion, Verdict
 from .attacks import Cascade, Plan
 from .board import Question
 from .checks.preflight import Preflight, preflight
-from .conclusion import conclude, running
+from .conclusion import Tally, conclude
 from .data import given
 from .defenses import Defended
 from .engine import FIRST, check_access, check_options, default_batch
 from .errors import ParameterError, must_be
 from .fingerprint import of_model
-from .inputs import Notes, checked_images, checked_labels
+from .inputs import Notes, Streamed, checked_labels, prepared
 from .intervals import examples_needed, half_width
 from .models.access import Access, access_of
 from .models.bring import brought
@@ -36,7 +37,7 @@ from .models.layout import Compute, preferred
 from .pool import Progress
 from .results import Estimate, Evaluation, Finding
 from .shard import examine
-from .store import RunFolder
+from .store import Row, RunFolder
 from .threats import Threat
 
 SHARD = 512  # examples; the unit of evidence and of going on after an interruption
@@ -78,8 +79,8 @@ def evaluate(
     """How easily a model is fooled, how sure that is, and how far it can be believed.
 
     model:      an nn.Module or a callable from images to logits (N, classes); it is left as it was found.
-    data:       (images, labels), a `Dataset`, a torch Dataset or DataLoader of such pairs, the name of a data set such as
-                "mnist:test[0:1000]", or the folder or file of one.
+    data:       (images, labels), a `Dataset`, a torch or Hugging Face data set, a DataLoader of such pairs, the name of a
+                data set such as "mnist:test[0:1000]", or the folder, table or file of one. Large ones are read by shards.
     threat:     the set the adversary may use, e.g. `Linf(8/255)` or "linf:8/255".
     protocol:   quick, fast, standard or thorough; or any plan of attacks.
     certify:    None: nothing is proved (no certificates yet), and the bracket is open below.
@@ -108,7 +109,7 @@ def evaluate(
     tell = progress or (lambda standing: None)
     source = given(data)
     notes = Notes()
-    images = checked_images(source.images, threat, Classifier(model).dtype, notes)
+    images = prepared(source.images, threat, Classifier(model).dtype, notes)
     labels = checked_labels(source.labels, len(images)).cpu()
     names = torch.arange(len(images)) if ids is None else checked_labels(ids, len(images), "ids", least=None).cpu()
     question = Question(
@@ -126,20 +127,17 @@ def evaluate(
         found = _preflight(folder, question, order, draws)
         question = _prepared(folder, question, found)
         tuned_for = float(_kept(folder, "tuned-for", lambda: asked.tuned_for(len(images))))
-        done = 0
+        done, finished, tally = 0, folder.shards(), Tally.of(folder)
         for number, index in enumerate(order.split(size)):
-            if number not in folder.shards():
-                before = Standing(done, len(images), running(folder, tuned_for))
+            if number not in finished:
+                before = Standing(done, len(images), tally.estimate(tuned_for))
 
                 def within(at: Progress, before: Standing = before) -> None:
                     tell(replace(before, within=at))
 
-                outcome = examine(question, index, within)
-                arrays = {"adversarial": outcome.adversarial.numpy(), "example": names[index].numpy()}
-                seconds = sum(cost["seconds"] for cost in outcome.log["attacks"])
-                folder.add_shard(number, arrays, outcome.rows, seconds, outcome.notes, outcome.log)
+                tally.add(_measured(folder, question, number, index, within))
             done += len(index)
-            now = running(folder, tuned_for)
+            now = tally.estimate(tuned_for)
             tell(Standing(done, len(images), now))
             if done < len(images) and asked.ends(now):
                 break
@@ -150,6 +148,17 @@ def evaluate(
         if out is not None:
             folder.write_evaluation(answer)
         return answer
+
+
+def _measured(
+    folder: RunFolder, q: Question, number: int, index: Tensor, within: Callable[[Progress], None]
+) -> list[Row]:
+    """Measure a shard and put it into the folder; nothing of its images is kept in memory."""
+    outcome = examine(q, index, within)
+    arrays = {"adversarial": outcome.adversarial.numpy(), "example": q.names[index].numpy()}
+    seconds = sum(cost["seconds"] for cost in outcome.log["attacks"])
+    folder.add_shard(number, arrays, outcome.rows, seconds, outcome.notes, outcome.log)
+    return outcome.rows
 
 
 def _plan(protocol: str, threat: Threat, model: Model, surrogate: Model | None) -> Plan:
@@ -204,9 +213,20 @@ def _called(model: Model) -> str:
     return getattr(model, "__name__", type(model).__name__)
 
 
+def _content(images: Tensor | Streamed) -> Any:
+    """The hash of the images, begun; some at a time, so that no copy of all is made."""
+    if isinstance(images, Streamed):
+        return hashlib.sha256(images.digest())
+    content = hashlib.sha256()
+    for some in images.split(SHARD):
+        content.update(some.cpu().numpy())
+    return content
+
+
 def _spec(q: Question, protocol: str, settings: Mapping[str, str], shard: int, draws: int | None) -> dict[str, Any]:
     """What a run folder goes by: another question is another run."""
-    content = hashlib.sha256(q.images.cpu().numpy().tobytes() + q.labels.numpy().tobytes())
+    content = _content(q.images)
+    content.update(q.labels.numpy().tobytes())
     return {
         "kind": "evaluation",
         **settings,
@@ -262,7 +282,7 @@ def _layout(q: Question) -> str:
     victim = Classifier(q.model)
     device = victim.device or q.images.device
     looks = len(q.images) // FIRST * sum(stage.attack.steps * stage.trials for stage in q.plan.stages())
-    x = q.images[: q.batch_size or default_batch(q.images[0].numel(), device)].to(device)
+    x = q.images[: q.batch_size or default_batch(math.prod(q.images.shape[1:]), device)].to(device)
     return preferred(victim, x, looks)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from . import rng
+from .data.lazy import Rows
 from .models.classifier import Classifier, Model, untouched
 from .models.inside import modules_within
 
@@ -26,7 +27,7 @@ def state_hash(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def of_model(model: Model, images: Tensor) -> str:
+def of_model(model: Model, images: Rows) -> str:
     """The hash of the state of all modules within; of a model without any, that of its clean logits on some images."""
     outer = [module for _, module in modules_within(model)]
     if any(True for module in outer for _ in module.parameters()):

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .album import Album
 from .board import Question
@@ -19,11 +18,11 @@ from .store import RunFolder, shard_file
 def galleries(folder: RunFolder, q: Question, source: Given, evidence: Mapping[str, np.ndarray]) -> list[Gallery]:
     """Of images that can be shown as such; their arrays go into the folder."""
     hit = np.flatnonzero(evidence["success"])
-    if not len(hit) or q.images.dim() != 4 or q.images.shape[1] not in (1, 3) or not q.threat.unit_range:
+    if not len(hit) or len(q.images.shape) != 4 or q.images.shape[1] not in (1, 3) or not q.threat.unit_range:
         return []
     place = {int(name): at for at, name in enumerate(q.names.tolist())}
     rows = torch.tensor([place[int(name)] for name in evidence["example"]])
-    points = _points(folder, q, place)
+    where = _places(folder)
     hit = hit[np.argsort(evidence["distance"][hit], kind="stable")]
     album = Album(source.classes)
 
@@ -31,10 +30,18 @@ def galleries(folder: RunFolder, q: Question, source: Given, evidence: Mapping[s
         found = []
         for at in some.tolist():
             row = rows[at : at + 1]
+            clean = q.images[row]
+            point = torch.from_numpy(folder.some(*where[int(evidence["example"][at])])).to(clean.dtype)
             found += album.add(
-                q.model, q.images[row], points[row], q.labels[row], q.names[row], q.threat,
-                str(evidence["fooled_by"][at]), "the model",
-            )  # fmt: skip
+                q.model,
+                clean,
+                point,
+                q.labels[row],
+                q.names[row],
+                q.threat,
+                str(evidence["fooled_by"][at]),
+                "the model",
+            )
         return found
 
     shown = [
@@ -46,10 +53,11 @@ def galleries(folder: RunFolder, q: Question, source: Given, evidence: Mapping[s
     return shown
 
 
-def _points(folder: RunFolder, q: Question, place: Mapping[int, int]) -> Tensor:
-    points = q.images.clone()
-    for number in sorted(folder.shards()):
-        held = folder.arrays(shard_file(number))
-        at = torch.tensor([place[int(name)] for name in held["example"]])
-        points[at] = torch.from_numpy(held["adversarial"]).to(points.dtype)
-    return points
+def _places(folder: RunFolder) -> dict[int, tuple[str, str, int]]:
+    """Where the adversarial image of each example lies: the file, the array in it and the row."""
+    files = [shard_file(number) for number in sorted(folder.shards())]
+    return {
+        int(example): (name, "adversarial", row)
+        for name in files
+        for row, example in enumerate(folder.some(name, "example"))
+    }

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .data.lazy import Lazy
 from .errors import DataError, Note
 from .norms import clip
 from .threats import Threat
@@ -36,14 +37,18 @@ def tensor(value: Any, name: str) -> Tensor:
     """A tensor from a tensor, an array or nested lists."""
     if isinstance(value, Tensor):
         return value.detach()
+    if isinstance(value, Lazy):
+        return value.whole()
     try:
         return torch.from_numpy(np.ascontiguousarray(np.asarray(value)))
     except (TypeError, ValueError) as error:
         raise DataError(f"The {name} must be a tensor or an array of numbers. Got {type(value).__name__}.") from error
 
 
-def checked_images(value: Any, threat: Threat, dtype: torch.dtype | None, notes: Notes) -> Tensor:
-    """Float images (N, *shape) inside the threat's bounds.
+def checked_images(
+    value: Any, threat: Threat, dtype: torch.dtype | None, notes: Notes, index: Tensor | None = None
+) -> Tensor:
+    """Float images (N, *shape) inside the threat's bounds; `index` (N,) says which image each is, None: its place.
 
     uint8 becomes float in [0, 1] where those are the bounds, with a note; half precision becomes float32, because
     rounding would hide small changes; `dtype` float64 (a model's) widens. Raises `DataError`.
@@ -64,7 +69,7 @@ def checked_images(value: Any, threat: Threat, dtype: torch.dtype | None, notes:
     if images.dtype in (torch.float16, torch.bfloat16):
         notes.add(f"{images.dtype} images were converted to float32.")
         images = images.float()
-    _judge(images, threat)
+    _judge(images, threat, torch.arange(len(images)) if index is None else index)
     if dtype == torch.float64 and images.dtype != dtype:
         notes.add("float32 images were converted to float64, the model's dtype.")
         images = images.double()
@@ -72,10 +77,39 @@ def checked_images(value: Any, threat: Threat, dtype: torch.dtype | None, notes:
     return images.contiguous().clone() if images.is_inference() else images.contiguous()
 
 
-def _judge(images: Tensor, threat: Threat) -> None:
+class Streamed:
+    """What `checked_images` makes of images that are too many to lie in memory: of some rows, when they are asked for."""
+
+    def __init__(self, images: Lazy, threat: Threat, dtype: torch.dtype | None, notes: Notes) -> None:
+        self.images, self.threat, self.wanted, self.notes = images, threat, dtype, notes
+        if images.ndim < 2 or not len(images):
+            checked_images(images.whole(), threat, dtype, notes)  # which says what is wrong
+        self.shape = images.shape
+        self.device = torch.device("cpu")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        index = torch.arange(len(self))[rows]
+        return checked_images(self.images[index], self.threat, self.wanted, self.notes, index)
+
+    def digest(self) -> bytes:
+        """What the content of all of them is recognised by."""
+        return self.images.digest()
+
+
+def prepared(value: Any, threat: Threat, dtype: torch.dtype | None, notes: Notes) -> Tensor | Streamed:
+    """Images as `checked_images` gives them; a `Lazy` stays unread."""
+    if isinstance(value, Lazy):
+        return Streamed(value, threat, dtype, notes)
+    return checked_images(value, threat, dtype, notes)
+
+
+def _judge(images: Tensor, threat: Threat, index: Tensor) -> None:
     bad = ~torch.isfinite(images).flatten(1).all(1)
     if bool(bad.any()):
-        raise DataError(f"Image {int(bad.nonzero()[0])} holds NaN or inf ({int(bad.sum())} such images in all).")
+        raise DataError(f"Image {int(index[bad.cpu()][0])} holds NaN or inf ({int(bad.sum())} such images in all).")
     low, high = threat.with_mask(None).box(images)
     flat = images.flatten(1)
     outside = ((flat < low) | (flat > high)).any(1)
@@ -90,7 +124,7 @@ def _judge(images: Tensor, threat: Threat) -> None:
                 "attack before normalisation: put it into the model with unfooled.models.Normalized(model, mean, std)"
             )
         raise DataError(
-            f"Image {int(outside.nonzero()[0])} lies outside the threat's bounds {allowed}: the images span {got}. "
+            f"Image {int(index[outside.cpu()][0])} lies outside the threat's bounds {allowed}: the images span {got}. "
             f"Cure: {cure}."
         )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .attacks import Plan
+from .data.lazy import Rows
 from .engine import default_batch
 from .goals import Goal
 from .losses import margin
@@ -20,7 +21,7 @@ from .threats import Threat
 TURNS = 3  # timed passes
 
 
-def planned(model: Model, images: Tensor, labels: Tensor, threat: Threat, plan: Plan) -> list[AttackCost]:
+def planned(model: Model, images: Rows, labels: Tensor, threat: Threat, plan: Plan) -> list[AttackCost]:
     """For each stage the forward and backward passes of one image at most, and the seconds that all images take then.
 
     By the time of a few passes of a batch here. Images that fall early, or that the model gets wrong, cost less;
@@ -41,11 +42,11 @@ def planned(model: Model, images: Tensor, labels: Tensor, threat: Threat, plan: 
     return found
 
 
-def _seconds(model: Model, images: Tensor, labels: Tensor) -> tuple[float, float]:
+def _seconds(model: Model, images: Rows, labels: Tensor) -> tuple[float, float]:
     """Of a forward and of a backward pass, for one image, in a batch as the attacks use."""
     classifier = Classifier(model)
-    device: Any = classifier.device or images.device
-    x = images[: default_batch(images[0].numel(), device)].to(device)
+    device = classifier.device or torch.device("cpu")
+    x = images[: default_batch(math.prod(images.shape[1:]), device)].to(device)
     y = labels[: len(x)].to(device)
     times: list[tuple[float, float]] = []
     with torch.inference_mode(False), untouched(model):

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from .errors import DataError, InternalError, MissingData, OutputError, ParameterError, UnfooledError
@@ -331,6 +331,18 @@ class RunFolder:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise DataError(f"{path} is damaged: {error}.") from None
+
+    def some(self, name: str, array: str, row: int | None = None) -> np.ndarray:
+        """One array of a file, or one row (1, …) of it: nothing else is read into memory, nor compared with its digest."""
+        path = self.path / name
+        if not path.is_file():
+            raise MissingData(f"There is no {path}.")
+        try:
+            with safe_open(path, framework="numpy") as file:
+                found: np.ndarray = file.get_tensor(array) if row is None else file.get_slice(array)[row : row + 1]
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"{path} is damaged: {error}.") from None
+        return found
 
     def check(self) -> None:
         """Read all evidence. Raises `DataError` if a finished shard is not as it was written."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .data import Dataset
+from .data.lazy import Lazy, Rows
 from .errors import DataError, ParameterError
 from .judging import appraise
 from .models.classifier import Model
@@ -77,7 +78,7 @@ def verify(
     run = folder if isinstance(folder, RunFolder) else RunFolder(folder)
     evidence, spec = run.evidence(), run.spec()
     allowed = _threat(threat, spec)
-    images, labels = (data.floats(), data.labels) if isinstance(data, Dataset) else map(torch.as_tensor, data)
+    images, labels = _given(data)
     n = len(evidence["example"])
     if not n:
         raise DataError(f"{run.path} holds no finished shard: there is nothing to verify yet.")
@@ -102,11 +103,12 @@ def verify(
         index = torch.tensor([row_of[name] for name in held["example"].tolist()], dtype=torch.int64)
         rows = {name: column[at] for name, column in evidence.items()}
         points = torch.from_numpy(held["adversarial"])
-        problems += _on_images(model, images[index], labels[index], rows)
+        clean = images[index]
+        problems += _on_images(model, clean, labels[index], rows)
         hit = np.flatnonzero(rows["success"])
         if len(hit):
             mine = {name: column[hit] for name, column in rows.items()}
-            problems += _adversarial(model, allowed, images[index][hit], labels[index][hit], points[hit], mine)
+            problems += _adversarial(model, allowed, clean[hit], labels[index][hit], points[hit], mine)
         seen[at] = True
         progress(int(seen.sum()), n)
     for example in evidence["example"][~seen]:
@@ -121,6 +123,14 @@ def verify(
         problems=[*_answer(run, evidence), *sorted(problems, key=lambda p: -1 if p.example is None else p.example)],
         notes=notes,
     )
+
+
+def _given(data: Dataset | tuple[Any, Any]) -> tuple[Rows, Tensor]:
+    """Images and labels; those of a large set are read shard by shard."""
+    if isinstance(data, Dataset):
+        return data.floats(), data.labels
+    images, labels = data
+    return images if isinstance(images, Lazy) else torch.as_tensor(images), torch.as_tensor(labels)
 
 
 def _threat(given: Threat | str | None, spec: dict[str, Any]) -> Threat:

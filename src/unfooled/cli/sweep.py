@@ -141,7 +141,7 @@ def _seed(
 
     network, about = _network(model, weights, data, spec, place, seed, say)
     settings = {"data": data.name, "model": about, "seed": str(seed)}
-    return study(network, data.floats(), data.labels, data.classes, settings, seed=seed, say=say)
+    return study(network, data.whole(), data.labels, data.classes, settings, seed=seed, say=say)
 
 
 def _network(

@@ -56,7 +56,7 @@ def train(
     terminal.writable(out.resolve().parent)
     splits = {case.name for case in datasets.cases() if "train" in case.counts}
     found = shared.load_data(f"{data}:train" if data in splits else data, resize, crop, class_indices)
-    images, labels = found.floats(), found.labels
+    images, labels = found.whole(), found.labels
     classes = len(found.classes) or int(labels.max()) + 1
     with forked(seed):
         network = build(model, *shared.image_shape(found), classes) if model in NETWORKS else load(model)

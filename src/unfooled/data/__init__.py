@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+
+from torch import Tensor
 
 from unfooled import errors
 from unfooled.data.base import Dataset
@@ -13,12 +16,25 @@ from unfooled.data.catalog import NamedSet
 from unfooled.data.download import Progress, cache_folder
 from unfooled.data.folder import load_folder
 from unfooled.data.given import Given, given
+from unfooled.data.lazy import LIMIT, Fitted, Held, Lazy
 from unfooled.data.named import load_named, sets
 from unfooled.data.npz import read_npz
 from unfooled.data.sizes import Size, check_size, fit_batch
 from unfooled.data.spec import Spec, as_path, parse
 
-__all__ = ["Dataset", "Given", "NamedSet", "Progress", "Size", "cache_folder", "cases", "given", "load", "names"]
+__all__ = [
+    "Dataset",
+    "Given",
+    "Lazy",
+    "NamedSet",
+    "Progress",
+    "Size",
+    "cache_folder",
+    "cases",
+    "given",
+    "load",
+    "names",
+]
 
 
 def load(
@@ -66,7 +82,7 @@ def load(
     else:
         whole = _from_file(wanted, path)
     part = _part(whole, wanted)
-    return replace(part, images=fit_batch(part.images, resize, crop, part.name))
+    return replace(part, images=_sized(part.images, resize, crop, part.name))
 
 
 def cases() -> tuple[NamedSet, ...]:
@@ -99,6 +115,16 @@ def _from_file(wanted: Spec, path: Path) -> Dataset:
 def _part(whole: Dataset, wanted: Spec) -> Dataset:
     """The range; its own copy, so that the rest of the set is let go."""
     part = whole[wanted.rows(len(whole), whole.name)]
-    if part is whole:
-        return whole
+    if part is whole or isinstance(part.images, Lazy):
+        return part
     return replace(part, images=part.images.clone(), labels=part.labels.clone())
+
+
+def _sized(images: Tensor | Lazy, resize: Size | None, crop: Size | None, name: str) -> Tensor | Lazy:
+    """Resized and cropped; where the result is large, when its rows are asked for."""
+    if resize is None and crop is None:
+        return images
+    later = Lazy.of(Fitted(images if isinstance(images, Lazy) else Lazy.of(Held(images)), resize, crop, name))
+    if isinstance(images, Lazy) or math.prod(later.shape) * later.dtype.itemsize > LIMIT:
+        return later
+    return fit_batch(images, resize, crop, name)

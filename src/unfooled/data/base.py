@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from unfooled.data.lazy import LIMIT, Held, Lazy, as_floats
 from unfooled.errors import DataError, must_be
 
 _RANGE = re.compile(r"\[(\d+):\d+\]$")
@@ -18,7 +19,8 @@ class Dataset:
     """Labelled images, kept as they were stored.
 
     Attributes:
-        images: (N, C, H, W), uint8 in 0..255 or floating in [0, 1]; or (N, D) floating, of any range.
+        images: (N, C, H, W), uint8 in 0..255 or floating in [0, 1]; or (N, D) floating, of any range. A large set's
+            are a `Lazy`: rows asked for are read then, as a tensor, and nothing is kept.
         labels: (N,) int64.
         classes: the name of each class by its index; empty where the source does not say.
         name: the canonical text of what was loaded, e.g. ``mnist:test[0:1000]``.
@@ -29,7 +31,7 @@ class Dataset:
         DataError: shapes or dtypes are not the above.
     """
 
-    images: Tensor
+    images: Tensor | Lazy
     labels: Tensor
     classes: tuple[str, ...]
     name: str
@@ -49,15 +51,25 @@ class Dataset:
         if self.files and len(self.files) != len(self.labels):
             raise DataError(f"{self.name} has {len(self.labels)} labels but {len(self.files)} file names.")
 
-    def floats(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The images as floats: uint8 divided by 255, floats as they are.
+    def floats(self, dtype: torch.dtype = torch.float32) -> Tensor | Lazy:
+        """The images as floats: uint8 divided by 255, floats as they are. Of a large set, still unread.
 
         Args:
             dtype: the floating dtype of the result.
         """
-        if self.images.dtype == torch.uint8:
-            return self.images.to(dtype).div_(255)
-        return self.images.to(dtype)
+        images = self.images
+        if isinstance(images, Tensor) and images.dtype == torch.uint8 and images.nbytes > LIMIT:
+            images = Lazy.of(Held(images))
+        return images.to_floats(dtype) if isinstance(images, Lazy) else as_floats(images, dtype)
+
+    def whole(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The images as floats, all of them in memory: for what works on a tensor, such as `attack` and training.
+
+        Args:
+            dtype: the floating dtype of the result.
+        """
+        images = self.floats(dtype)
+        return images.whole() if isinstance(images, Lazy) else images
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,9 +81,10 @@ class Dataset:
         last = max(first, last)
         if (first, last) == (0, len(self)):
             return self
+        images = self.images
         return replace(
             self,
-            images=self.images[first:last],
+            images=images.take(slice(first, last)) if isinstance(images, Lazy) else images[first:last],
             labels=self.labels[first:last],
             files=self.files[first:last],
             name=_renamed(self.name, first, last),

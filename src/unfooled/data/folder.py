@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from unfooled.data.base import Dataset
-from unfooled.data.sizes import Size, as_bytes, fit_image
+from unfooled.data.pictures import OnDisk, load_pictures
+from unfooled.data.sizes import Size
 from unfooled.data.spec import Spec
-from unfooled.errors import DataError, Note, ParameterError
+from unfooled.errors import DataError, ParameterError
 
 _SUFFIXES = {
     ".png",
@@ -30,7 +28,6 @@ _SUFFIXES = {
     ".pbm",
     ".pnm",
 }
-_GREY = {"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N", "I"}
 _LAYOUT = "The layout is FOLDER/CLASS/IMAGE: one folder for each class, named after it."
 
 
@@ -41,10 +38,7 @@ class _Item:
 
 
 def load_folder(spec: Spec, resize: Size | None, crop: Size | None, classes: Mapping[str, int] | None) -> Dataset:
-    """The images of ``FOLDER/CLASS/IMAGE`` as uint8, in the order of class and file name.
-
-    RGB unless every image of the range is grey; transparency lies on white; EXIF orientation is applied;
-    of an animation the first frame is taken.
+    """The images of ``FOLDER/CLASS/IMAGE``, in the order of class and file name, as `load_pictures` reads them.
 
     Args:
         spec: the folder, a split (a folder in it) and the range; files outside the range are not opened.
@@ -70,13 +64,14 @@ def load_folder(spec: Spec, resize: Size | None, crop: Size | None, classes: Map
     chosen = items[rows]
     if len(chosen) < len(items):
         name = f"{name}[{rows.start}:{rows.stop}]"
+    files = tuple(item.path.relative_to(root).as_posix() for item in chosen)
     return Dataset(
-        images=_read_all(root, chosen, resize, crop),
+        images=load_pictures(OnDisk(str(root), tuple(item.path for item in chosen), files), resize, crop),
         labels=torch.tensor([item.label for item in chosen]),
         classes=_names(indices),
         name=name,
         source=f"image folder {root}, {len(items)} images in {len(folders)} classes",
-        files=tuple(item.path.relative_to(root).as_posix() for item in chosen),
+        files=files,
     )
 
 
@@ -136,75 +131,3 @@ def _names(indices: Mapping[str, int]) -> tuple[str, ...]:
     for name, index in indices.items():
         named[index] = f"{named[index]} / {name}" if index in named else name
     return tuple(named.get(index, str(index)) for index in range(max(named) + 1))
-
-
-def _read_all(root: Path, items: list[_Item], resize: Size | None, crop: Size | None) -> torch.Tensor:
-    mode = "L" if all(_is_grey(root, item.path) for item in items) else "RGB"
-    images: torch.Tensor | None = None
-    deep = 0
-    for row, item in enumerate(items):
-        shown = item.path.relative_to(root).as_posix()
-        image, was_deep = _read(item.path, f"{root}: {shown}", mode)
-        deep += was_deep
-        pixels = as_bytes(fit_image(image, resize, crop, f"{root}: {shown}"))
-        if images is None:
-            images = torch.empty((len(items), *pixels.shape), dtype=torch.uint8)
-        if pixels.shape != images.shape[1:]:
-            first = items[0].path.relative_to(root).as_posix()
-            raise DataError(
-                f"{root} holds images of different sizes: {first} is {_size(images[0])}, {shown} is "
-                f"{_size(pixels)} (height × width). Set --resize (or --crop) to give them one."
-            )
-        images[row] = pixels
-    assert images is not None  # an empty range was refused before
-    if deep:
-        warnings.warn(f"{root}: {deep} images of 16 bits were reduced to 8.", Note, stacklevel=4)
-    return images
-
-
-def _size(pixels: torch.Tensor) -> str:
-    return f"{pixels.shape[1]}×{pixels.shape[2]}"
-
-
-def _opened(path: Path, what: str) -> Image.Image:
-    try:
-        return Image.open(path)
-    except UnidentifiedImageError as error:
-        raise DataError(f"{what} is not an image that can be read.") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{what} cannot be read: {error}.") from error
-
-
-def _is_grey(root: Path, path: Path) -> bool:
-    with _opened(path, f"{root}: {path.relative_to(root).as_posix()}") as image:
-        return image.mode in _GREY
-
-
-def _read(path: Path, what: str, mode: str) -> tuple[Image.Image, bool]:
-    """The image in `mode`, upright and opaque; and whether it had 16 bits."""
-    with _opened(path, what) as image:
-        try:
-            image.load()
-            image = ImageOps.exif_transpose(image)
-            deep = image.mode.startswith("I")
-            if deep:
-                image = _from_16_bits(image, what)
-            return _opaque(image).convert(mode), deep
-        except DataError:
-            raise
-        except Exception as error:  # Pillow's decoders raise many kinds on damaged files
-            raise DataError(f"{what} is damaged: {error}.") from error
-
-
-def _from_16_bits(image: Image.Image, what: str) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise DataError(f"{what} has values beyond 16 bits; save it with 8 or 16 bits.")
-    return Image.fromarray(np.round(values / 257).astype(np.uint8))  # Pillow's own conversion would clip at 255
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image

@@ -51,6 +51,20 @@ def pair(crop: Size) -> tuple[int, int]:
     return crop if isinstance(crop, tuple) else (crop, crop)
 
 
+def fitted(height: int, width: int, resize: Size | None, crop: Size | None, what: str) -> tuple[int, int]:
+    """The (height, width) of an image of this size after `fit_image`, without the image.
+
+    Raises:
+        DataError: it is smaller than the crop.
+    """
+    if resize is not None:
+        height, width = target(height, width, resize)
+    if crop is not None:
+        corner(height, width, pair(crop), what)
+        height, width = pair(crop)
+    return height, width
+
+
 def fit_image(image: Image.Image, resize: Size | None, crop: Size | None, what: str) -> Image.Image:
     """One image resized (bilinear with antialias), then cropped at the centre. `what` names it in errors."""
     if resize is not None:
@@ -72,7 +86,7 @@ def fit_batch(images: Tensor, resize: Size | None, crop: Size | None, what: str)
     if resize is None and crop is None:
         return images
     if images.ndim != 4:
-        raise DataError(f"{what} holds no images but rows of {images.shape[1]} numbers; they have no size.")
+        raise without_size(what, tuple(images.shape))
     if resize is not None:
         size = target(images.shape[2], images.shape[3], resize)
         images = torch.cat([_resized(images[k : k + _BATCH], size) for k in range(0, len(images), _BATCH)])
@@ -81,6 +95,11 @@ def fit_batch(images: Tensor, resize: Size | None, crop: Size | None, what: str)
         top, left = corner(images.shape[2], images.shape[3], (height, width), what)
         images = images[:, :, top : top + height, left : left + width].contiguous()
     return images
+
+
+def without_size(what: str, shape: tuple[int, ...]) -> DataError:
+    """The complaint about rows that can be neither resized nor cropped."""
+    return DataError(f"{what} holds no images but rows of {shape[1]} numbers; they have no size.")
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -25,7 +25,7 @@ FINE_ATTACK = PGD(steps=10, step_size=0.25)
 def demo(count: int, say: Say = lambda text, share: None) -> tuple[Evaluation, Album]:
     """Run the demo on the first `count` of the bundled images."""
     found = data.load(f"fashion-mnist-sample[0:{count}]")
-    images, labels = found.floats(), found.labels
+    images, labels = found.whole(), found.labels
     plain, hardened = models.load("fashion-mnist/plain"), models.load("fashion-mnist/hardened")
     clock, album = Clock(), Album(found.classes)
     first = measure_all(plain, images, labels, SIGMAS, SEED, clock, lambda text, share: say(text, 0.6 * share))

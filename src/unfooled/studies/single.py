@@ -61,7 +61,7 @@ def run(
     targets:   (N,) classes that the model shall answer, or None.
     examples:  (N,) rising numbers to call the images by; None: 0, 1, 2 …
     """
-    images, labels = data.floats(), data.labels
+    images, labels = data.whole(), data.labels
     content = hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()[:16]
     spec = {
         **settings,

@@ -32,7 +32,7 @@ def over_eps(
     clock = Clock()
     say(f"{plan} against eps", 0.0)
     with clock.part(str(plan)) as spent:
-        found = sweep(model, data.floats(), data.labels, threat, eps, plan, seed=int(settings["seed"]))
+        found = sweep(model, data.whole(), data.labels, threat, eps, plan, seed=int(settings["seed"]))
         spent.add(found.forward, found.backward)
     norm = type(threat).__name__
     rows = [[f"{e:.4g}", percent(found.accuracy(e), interval=True)] for e in found.eps]
@@ -84,7 +84,7 @@ def over_strength(
     if not isinstance(threat, STRONGER.norms):
         raise ParameterError(f"A sweep over a defense works for Linf, L2 and L1, not for {type(threat).__name__}.")
     attacker = Attacker(threat, plan, STRONGER, int(settings["seed"]))
-    images, labels, clock = data.floats(), data.labels, Clock()
+    images, labels, clock = data.whole(), data.labels, Clock()
     with clock.part(f"{defense}, both ways") as spent:
         points = blind_points(model, images, labels, eps, attacker, spent)
         series = over_strengths(name, option, make, strengths, str, model, images, labels, points, attacker, spent, say)
