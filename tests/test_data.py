@@ -162,13 +162,13 @@ def test_the_sample_carries_its_licence():
 
 
 def test_the_list_of_sets():
-    assert data.names() == ("mnist", "fashion-mnist", "cifar10", "fashion-mnist-sample")
+    assert data.names() == ("mnist", "fashion-mnist", "cifar10", "gtsrb", "fashion-mnist-sample")
     by_name = {case.name: case for case in data.cases()}
     assert by_name["cifar10"].images == 60_000
     for case in by_name.values():
         assert case.about
         assert case.terms
-        assert len(case.classes) == 10
+        assert len(case.classes) == (43 if case.name == "gtsrb" else 10)
 
 
 # ---- npz

@@ -18,6 +18,45 @@ FASHION = (
     "Bag",
     "Ankle boot",
 )
+GTSRB = (
+    *(f"speed limit {limit}" for limit in (20, 30, 50, 60, 70, 80)),
+    "end of limit 80",
+    *(f"speed limit {limit}" for limit in (100, 120)),
+    "no overtaking",
+    "no overtaking by lorries",
+    "priority at the next crossing",
+    "priority road",
+    "give way",
+    "stop",
+    "no vehicles",
+    "no lorries",
+    "no entry",
+    "danger",
+    "bend to the left",
+    "bend to the right",
+    "double bend",
+    "uneven road",
+    "slippery road",
+    "road narrows on the right",
+    "road works",
+    "traffic lights",
+    "pedestrians",
+    "children",
+    "cyclists",
+    "ice or snow",
+    "wild animals",
+    "end of all limits",
+    "turn right ahead",
+    "turn left ahead",
+    "straight on",
+    "straight on or right",
+    "straight on or left",
+    "keep right",
+    "keep left",
+    "roundabout",
+    "end of no overtaking",
+    "end of no overtaking by lorries",
+)
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 # images and labels, in this order
@@ -43,7 +82,7 @@ class NamedSet:
         shape: (C, H, W) of an image.
         terms: the licence, or what is said about it.
         folders: where it is sought below a base folder.
-        url: the official place, ending in a slash.
+        url: the official place, ending in a slash; a page to read where nothing is fetched by itself.
         md5: of each file as downloaded, by the name without ``.gz``.
         archive: for a set that comes as one tar: file, md5, the folder it becomes, members.
         package: the Debian package and its folder.
@@ -64,6 +103,11 @@ class NamedSet:
     package: tuple[str, str] | None = None
     begins: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     bundled: str = ""
+
+    @property
+    def fetched(self) -> bool:
+        """Whether it is downloaded when no place has it; else the user puts it there."""
+        return bool(self.archive or self.md5)
 
     @property
     def images(self) -> int:
@@ -138,6 +182,17 @@ _CIFAR10 = NamedSet(
     ),
 )
 
+_GTSRB = NamedSet(
+    name="gtsrb",
+    about="German traffic signs, 43 kinds, colour photographs shrunk to 32×32 (Stallkamp et al. 2012)",
+    classes=GTSRB,
+    counts={"train": 39_209, "test": 12_630},
+    shape=(3, 32, 32),
+    terms="free for research; cite Stallkamp et al. 2012",
+    folders=("GTSRB", "gtsrb", "gtsrb/GTSRB", "GTSRB/GTSRB"),
+    url="https://benchmark.ini.rub.de/gtsrb_dataset.html",
+)
+
 _SAMPLE = NamedSet(
     name="fashion-mnist-sample",
     about="the first 1,000 test images of fashion-mnist, bundled: works offline",
@@ -148,4 +203,4 @@ _SAMPLE = NamedSet(
     bundled="fashion-mnist-sample.npz",
 )
 
-SETS: dict[str, NamedSet] = {case.name: case for case in (_MNIST, _FASHION, _CIFAR10, _SAMPLE)}
+SETS: dict[str, NamedSet] = {case.name: case for case in (_MNIST, _FASHION, _CIFAR10, _GTSRB, _SAMPLE)}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unfooled.data import catalog, npz
+from unfooled.data import catalog, gtsrb, npz
 from unfooled.data.base import Dataset
 from unfooled.data.catalog import NamedSet
 from unfooled.data.checks import check_labels, refuse
@@ -99,7 +99,7 @@ def load_named(case: NamedSet, split: str, root: Path | None, download: bool, pr
     bases = [*_own_folder(root), cache_folder()]
     search = Search(case, split)
     found = search.run(bases)
-    if found is None and download:
+    if found is None and download and case.fetched:
         try:
             _download(case, split, progress)
         except MissingData as error:
@@ -138,6 +138,8 @@ def _variant(folder: Path, name: str) -> Path | None:
 
 def _layouts(case: NamedSet, split: str) -> list[Layout]:
     """The ways in which the set's own folder may hold the split."""
+    if case.name == "gtsrb":
+        return [*gtsrb.archives(), *gtsrb.layouts(split)]
     if case.archive is None:
         return [(catalog.IDX_FILES[split], _from_idx), *_archives(case)]
     batches = catalog.CIFAR_BATCHES[split]
@@ -147,6 +149,8 @@ def _layouts(case: NamedSet, split: str) -> list[Layout]:
 
 def _archives(case: NamedSet) -> list[Layout]:
     """The set as one npz file, as Keras names it."""
+    if case.name == "gtsrb":
+        return gtsrb.archives()
     return [((f"{name}.npz",), _from_npz) for name in sorted({case.name, case.name.replace("-", "_")})]
 
 
