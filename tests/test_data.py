@@ -126,9 +126,9 @@ def test_unknown_names_get_the_nearest():
 
 
 def test_other_files_are_refused(tmp_path):
-    (tmp_path / "a.csv").write_text("1,2")
+    (tmp_path / "a.txt").write_text("1,2")
     with pytest.raises(errors.DataError, match=r"neither an image folder nor an .npz"):
-        data.load(tmp_path / "a.csv")
+        data.load(tmp_path / "a.txt")
 
 
 def test_classes_are_for_folders_only():

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from unfooled.data.base import Dataset
+from unfooled.data.columns import check_indices, listed, named
 from unfooled.data.pictures import OnDisk, load_pictures
 from unfooled.data.sizes import Size
 from unfooled.data.spec import Spec
@@ -68,7 +69,7 @@ def load_folder(spec: Spec, resize: Size | None, crop: Size | None, classes: Map
     return Dataset(
         images=load_pictures(OnDisk(str(root), tuple(item.path for item in chosen), files), resize, crop),
         labels=torch.tensor([item.label for item in chosen]),
-        classes=_names(indices),
+        classes=named(indices),
         name=name,
         source=f"image folder {root}, {len(items)} images in {len(folders)} classes",
         files=files,
@@ -103,11 +104,7 @@ def _no_images(root: Path, folders: list[Path]) -> DataError:
                 f"{root} holds images only one level deeper: to read its part {folder.name!r}, "
                 f"give {root}:{folder.name}. {_LAYOUT}"
             )
-    return DataError(f"{root} holds no images in its folders {_some([f.name for f in folders])}. {_LAYOUT}")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return DataError(f"{root} holds no images in its folders {listed([f.name for f in folders])}. {_LAYOUT}")
 
 
 def _indices(root: Path, names: list[str], classes: Mapping[str, int] | None) -> dict[str, int]:
@@ -116,18 +113,6 @@ def _indices(root: Path, names: list[str], classes: Mapping[str, int] | None) ->
         return {name: index for index, name in enumerate(names)}
     unnamed = [name for name in names if name not in classes]
     if unnamed:
-        raise ParameterError(f"classes gives no index for the folders {_some(unnamed)} of {root}.")
-    wrong = [
-        name for name, index in classes.items() if isinstance(index, bool) or not isinstance(index, int) or index < 0
-    ]
-    if wrong:
-        raise ParameterError(f"classes must give each folder an int >= 0; it does not for {_some(wrong)}.")
+        raise ParameterError(f"classes gives no index for the folders {listed(unnamed)} of {root}.")
+    check_indices(classes)
     return dict(classes)
-
-
-def _names(indices: Mapping[str, int]) -> tuple[str, ...]:
-    """The class names by index; an index that no folder has is named by its number."""
-    named: dict[int, str] = {}
-    for name, index in indices.items():
-        named[index] = f"{named[index]} / {name}" if index in named else name
-    return tuple(named.get(index, str(index)) for index in range(max(named) + 1))

@@ -186,7 +186,7 @@ def _from_npz(case: NamedSet, split: str, paths: Sequence[Path]) -> Arrays:
             f"{case.name}:{split} is uint8 of shape {needed}",
         )
     check_labels(paths[0], bundle.labels.numpy(), len(case.classes))
-    return bundle.images.numpy(), bundle.labels.numpy().astype(np.uint8)
+    return np.asarray(bundle.images), bundle.labels.numpy().astype(np.uint8)
 
 
 def _check_identity(case: NamedSet, split: str, path: Path, labels: NDArray[np.uint8]) -> None:

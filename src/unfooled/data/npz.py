@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 import zipfile
 import zlib
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unfooled.data.checks import describe, refuse
+from unfooled.data.lazy import CHUNK, LIMIT, Lazy
+from unfooled.data.mapped import Mapped, Place, formed, place
+from unfooled.data.medical import classes_of
 from unfooled.errors import Note, ParameterError
 
 _IMAGES = ("images", "image", "x", "data", "inputs", "imgs")
@@ -29,7 +33,7 @@ _CHANNELS = {1, 3, 4}
 class Arrays:
     """What one split of a file holds: images as in `Dataset`, labels (N,) int64, class names or ()."""
 
-    images: Tensor
+    images: Tensor | Lazy
     labels: Tensor
     classes: tuple[str, ...]
     split: str | None
@@ -38,7 +42,8 @@ class Arrays:
 def read_npz(path: Path, split: str | None) -> Arrays:
     """One split of a file.
 
-    Images may be (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1], or (N, D) floats.
+    Images may be (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1], or (N, D) floats. Those that are
+    many and stored uncompressed (`numpy.savez`) stay in the file.
     Channels are last where the last size is 1, 3 or 4 and the second is not. Labels are (N,) or (N, 1)
     integers.
 
@@ -55,11 +60,14 @@ def read_npz(path: Path, split: str | None) -> Arrays:
         try:
             names = {name.lower(): name for name in archive.files}
             split, image_key, label_key = _choose(path, names, split)
-            images, labels = archive[names[image_key]], archive[names[label_key]]
+            there = _mapped(path, archive, names[image_key])
+            images = archive[names[image_key]] if there is None else there.map()
+            labels = archive[names[label_key]]
             classes = next((archive[names[key]] for key in _CLASSES if key in names), None)
         except (
             zipfile.BadZipFile,
             zlib.error,
+            struct.error,
             EOFError,
             OSError,
             KeyError,
@@ -71,8 +79,21 @@ def read_npz(path: Path, split: str | None) -> Arrays:
             if isinstance(error, ParameterError):
                 raise
             raise refuse(path, f"cannot be read safely: {error}".rstrip(".")) from error
-    pixels = _images(path, image_key, images)
-    return Arrays(pixels, _labels(path, label_key, labels), _names(classes), split)
+    last = _check_images(path, image_key, images)
+    if there is not None and (images.dtype == np.uint8 or images.dtype.kind == "f"):
+        pixels: Tensor | Lazy = Lazy.of(Mapped(there, last))
+    else:
+        pixels = formed(_bytes(path, images), last)
+    whole = _labels(path, label_key, labels)
+    return Arrays(pixels, whole, _names(classes) or classes_of(path, int(whole.max()) + 1), split)
+
+
+def _mapped(path: Path, archive: Any, key: str) -> Place | None:
+    """Where the images lie, if they are too large to be read and lie there uncompressed."""
+    found = place(path, key if key in archive.zip.namelist() else f"{key}.npy")
+    if found is None or found.dtype.itemsize * int(np.prod(found.shape, dtype=np.int64)) <= LIMIT:
+        return None
+    return found
 
 
 def _opened(path: Path) -> Any:
@@ -108,28 +129,24 @@ def _key(names: Mapping[str, str], stems: tuple[str, ...], split: str | None) ->
     return None
 
 
-def _images(path: Path, key: str, images: NDArray[Any]) -> Tensor:
+def _check_images(path: Path, key: str, images: NDArray[Any]) -> bool:
+    """Refuse what are no images; whether their channels come last."""
     if not len(images.shape) or not len(images):
         raise refuse(path, f"holds no images under {key!r}")
     if images.dtype.kind == "f":
         _check_floats(path, key, images)
     elif images.dtype != np.uint8:
-        images = _bytes(path, key, images)
-    match images.ndim:
-        case 2 if images.dtype.kind == "f":
-            pass
-        case 3:
-            images = images[:, None]
-        case 4 if _channels_last(path, key, images.shape):
-            images = images.transpose(0, 3, 1, 2)
-        case 4:
-            pass
-        case _:
-            what = "(N, H, W), (N, H, W, C), (N, C, H, W), or floats of shape (N, D), are needed"
-            raise refuse(path, f"holds {images.dtype} of shape {images.shape} under {key!r}; {what}")
-    if not images.dtype.isnative or images.dtype.itemsize > 8:
-        images = images.astype(np.float64 if images.dtype.itemsize >= 8 else np.float32)
-    return torch.from_numpy(np.ascontiguousarray(images))
+        _check_bytes(path, key, images)
+    if "mnist3d" in path.stem.lower():
+        raise refuse(
+            path, f"holds volumes of shape {images.shape[1:]} under {key!r}; images of two dimensions are needed"
+        )
+    if images.ndim == 4:
+        return _channels_last(path, key, images.shape)
+    if images.ndim != 3 and not (images.ndim == 2 and images.dtype.kind == "f"):
+        what = "(N, H, W), (N, H, W, C), (N, C, H, W), or floats of shape (N, D), are needed"
+        raise refuse(path, f"holds {images.dtype} of shape {images.shape} under {key!r}; {what}")
+    return False
 
 
 def _channels_last(path: Path, key: str, shape: tuple[int, ...]) -> bool:
@@ -141,10 +158,13 @@ def _channels_last(path: Path, key: str, shape: tuple[int, ...]) -> bool:
 
 
 def _check_floats(path: Path, key: str, images: NDArray[Any]) -> None:
-    if not np.isfinite(images).all():
-        row = int(np.flatnonzero(~np.isfinite(images).reshape(len(images), -1).all(1))[0])
-        raise refuse(path, f"holds NaN or infinity in image {row} of {key!r}")
-    low, high = float(images.min()), float(images.max())
+    low, high = np.inf, -np.inf
+    for at in range(0, len(images), CHUNK):
+        some = images[at : at + CHUNK]
+        if not np.isfinite(some).all():
+            row = at + int(np.flatnonzero(~np.isfinite(some).reshape(len(some), -1).all(1))[0])
+            raise refuse(path, f"holds NaN or infinity in image {row} of {key!r}")
+        low, high = min(low, float(some.min())), max(high, float(some.max()))
     if images.ndim == 2 or 0 <= low <= high <= 1:
         return
     cure = "divide them by 255" if low >= 0 and high <= 255 else "undo the normalisation"
@@ -154,10 +174,16 @@ def _check_floats(path: Path, key: str, images: NDArray[Any]) -> None:
     )
 
 
-def _bytes(path: Path, key: str, images: NDArray[Any]) -> NDArray[np.uint8]:
-    """Other integers that are bytes in truth."""
+def _check_bytes(path: Path, key: str, images: NDArray[Any]) -> None:
+    """Other integers may be bytes in truth."""
     if images.dtype.kind not in "iu" or images.min() < 0 or images.max() > 255:
         raise refuse(path, f"holds {images.dtype} under {key!r}; uint8 or floats in [0, 1] are needed")
+
+
+def _bytes(path: Path, images: NDArray[Any]) -> NDArray[Any]:
+    """Other integers as the bytes that they are; the rest as it is."""
+    if images.dtype.kind == "f" or images.dtype == np.uint8:
+        return images
     warnings.warn(f"{path}: the images were {images.dtype} and were read as uint8.", Note, stacklevel=2)
     return images.astype(np.uint8)
 
@@ -165,6 +191,9 @@ def _bytes(path: Path, key: str, images: NDArray[Any]) -> NDArray[np.uint8]:
 def _labels(path: Path, key: str, labels: NDArray[Any]) -> Tensor:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
+    if labels.ndim == 2 and labels.dtype.kind in "iub" and not (labels.sum(1) == 1).all():
+        what = "several labels for one image are not what this package measures; train and save a set with one each"
+        raise refuse(path, f"is a multi-label set (as ChestMNIST is): {key!r} has shape {labels.shape}; {what}")
     if labels.ndim == 2:
         raise refuse(path, f"holds labels of shape {labels.shape} under {key!r}; store labels.argmax(1) instead")
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
