@@ -8,6 +8,7 @@
     ├── ModelError                the model fails, or answers what no classifier may
     │   └── NotFinite             its logits or gradients are NaN or inf, and on which examples
     ├── OutputError               a result cannot be written
+    ├── ClusterError              machines cannot be had, or are lost again and again
     ├── MissingExtra              an optional part is not installed; says the pip line (also an ImportError)
     └── InternalError             a promise of this package was broken: please report it
 
@@ -71,6 +72,12 @@ class OutputError(UnfooledError):
     """A result cannot be written."""
 
     exit_status = 73
+
+
+class ClusterError(UnfooledError):
+    """Machines that work is to be done on cannot be had, or are lost again and again."""
+
+    exit_status = 69
 
 
 class MissingExtra(UnfooledError, ImportError):

@@ -6,7 +6,7 @@ import hashlib
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from .assertions import Assertion, Verdict
 from .attacks import Cascade, Plan
 from .board import Question
 from .checks.preflight import Preflight, preflight
+from .cluster import Ray
 from .conclusion import Tally, conclude
 from .data import given
 from .defenses import Defended
@@ -36,8 +37,8 @@ from .models.classifier import Classifier, Model
 from .models.layout import Compute, preferred
 from .pool import Progress
 from .results import Estimate, Evaluation, Finding
-from .shard import examine
-from .store import Row, RunFolder
+from .shard import Outcome, Runner, in_turn
+from .store import RunFolder
 from .threats import Threat
 
 SHARD = 512  # examples; the unit of evidence and of going on after an interruption
@@ -72,6 +73,7 @@ def evaluate(
     surrogate: Model | None = None,
     compute: Compute | None = None,
     ids: Any = None,
+    cluster: str | Runner | None = None,
     settings: Mapping[str, str] | None = None,
     command: str = "",
     progress: Callable[[Standing], None] | None = None,
@@ -90,6 +92,8 @@ def evaluate(
     assertion:  such as "attacked>=0.4", or several: end as soon as the answers are certain at 95 %.
     budget:     passes per image at most, of the protocol; adaptation comes on top.
     draws:      passes that gradients of a random model are averaged over; None: as many as it takes, up to 16.
+    cluster:    where shards are examined: None: in this process; "local": on all cores of this machine; "auto": on the Ray
+                cluster that it belongs to; or a `unfooled.cluster.Ray`. The evidence is the same.
     settings:   what the report shall say of where model and data came from.
     command:    the command line that makes the evaluation again, for the report.
     progress:   called now and then with how far the work is.
@@ -105,7 +109,7 @@ def evaluate(
     name = "the plan given" if isinstance(protocol, Plan) else protocol
     check_access(plan, model, surrogate)
     check_options(threat, plan, compute, seed=seed, batch_size=batch_size, draws=draws, budget=budget)
-    asked = _Rule.of(precision, assertion, certify)
+    asked, runner = _Rule.of(precision, assertion, certify), _runner(cluster)
     tell = progress or (lambda standing: None)
     source = given(data)
     notes = Notes()
@@ -127,20 +131,7 @@ def evaluate(
         found = _preflight(folder, question, order, draws)
         question = _prepared(folder, question, found)
         tuned_for = float(_kept(folder, "tuned-for", lambda: asked.tuned_for(len(images))))
-        done, finished, tally = 0, folder.shards(), Tally.of(folder)
-        for number, index in enumerate(order.split(size)):
-            if number not in finished:
-                before = Standing(done, len(images), tally.estimate(tuned_for))
-
-                def within(at: Progress, before: Standing = before) -> None:
-                    tell(replace(before, within=at))
-
-                tally.add(_measured(folder, question, number, index, within))
-            done += len(index)
-            now = tally.estimate(tuned_for)
-            tell(Standing(done, len(images), now))
-            if done < len(images) and asked.ends(now):
-                break
+        _gather(folder, question, dict(enumerate(order.split(size))), asked, tuned_for, runner, tell)
         answer = conclude(
             folder, question, found, name, source, asked_of, tuned_for, asked.may_end, [*notes.texts], command,
             keep=out is not None,
@@ -150,15 +141,49 @@ def evaluate(
         return answer
 
 
-def _measured(
-    folder: RunFolder, q: Question, number: int, index: Tensor, within: Callable[[Progress], None]
-) -> list[Row]:
-    """Measure a shard and put it into the folder; nothing of its images is kept in memory."""
-    outcome = examine(q, index, within)
+def _gather(
+    folder: RunFolder, q: Question, parts: Mapping[int, Tensor], asked: _Rule, tuned_for: float, runner: Runner,
+    tell: Callable[[Standing], None],
+) -> None:  # fmt: skip
+    """Have the shards examined that the folder does not hold yet, until what was asked for is certain."""
+    finished, tally = folder.shards(), Tally.of(folder)
+    last = max(finished, default=-1)  # a rule looks at the shards from the first on, when none of them is missing
+    missing = {number: index for number, index in parts.items() if number not in finished}
+
+    def standing() -> Standing:
+        return Standing(tally.total, len(q.images), tally.estimate(tuned_for))
+
+    now = standing()
+    tell(now)
+    if not missing or (min(missing) > last and asked.ends(now.attacked)):
+        return
+    with closing(runner(q, missing, asked.may_end, lambda at: tell(replace(now, within=at)))) as arriving:
+        for number, outcome in arriving:
+            _keep(folder, q, number, parts[number], outcome)
+            tally.add(outcome.rows)
+            now = standing()
+            tell(now)
+            if last < number < len(parts) - 1 and asked.ends(now.attacked):
+                break
+
+
+def _keep(folder: RunFolder, q: Question, number: int, index: Tensor, outcome: Outcome) -> None:
+    """Put a shard into the folder; nothing of its images is kept in memory."""
     arrays = {"adversarial": outcome.adversarial.numpy(), "example": q.names[index].numpy()}
     seconds = sum(cost["seconds"] for cost in outcome.log["attacks"])
     folder.add_shard(number, arrays, outcome.rows, seconds, outcome.notes, outcome.log)
-    return outcome.rows
+
+
+def _runner(cluster: str | Runner | None) -> Runner:
+    """Who examines the shards."""
+    if cluster is None:
+        return in_turn
+    runner = Ray(cluster) if isinstance(cluster, str) else cluster
+    if not callable(runner):
+        raise must_be("evaluate", "cluster", "None, 'local', 'auto', HOST:PORT, or a unfooled.cluster.Ray", cluster)
+    if isinstance(runner, Ray):
+        runner.checked()
+    return runner
 
 
 def _plan(protocol: str, threat: Threat, model: Model, surrogate: Model | None) -> Plan:
@@ -201,9 +226,9 @@ class _Rule:
         """The number of examples at which the confidence sequence is narrowest, chosen before any is looked at."""
         return count if self.precision is None else min(count, examples_needed(self.precision))
 
-    def ends(self, now: Estimate) -> bool:
+    def ends(self, now: Estimate | None) -> bool:
         """Whether something was asked for, and all of it is certain by now."""
-        if not self.may_end:
+        if now is None or not self.may_end:
             return False
         wide = self.precision is not None and half_width(now) > self.precision
         return not wide and all(claim.verdict(now) in (Verdict.HOLDS, Verdict.FAILS) for claim in self.assertions)

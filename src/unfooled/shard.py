@@ -6,9 +6,9 @@ A shard depends on nothing outside it but the question and the strategy, so it c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import torch
@@ -34,6 +34,37 @@ class Outcome:
     rows: list[Row]
     log: dict[str, Any]
     notes: tuple[str, ...]
+
+
+Arriving = Generator[tuple[int, Outcome], None, None]
+
+
+class Runner(Protocol):
+    """Who examines shards: this process, or many machines."""
+
+    def __call__(
+        self,
+        question: Question,
+        parts: Mapping[int, Tensor],
+        ordered: bool,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Arriving:
+        """The outcomes of the shards `parts`: indices (M,) of examples by number.
+
+        ordered:   give them in the order of `parts`; else as they come.
+        progress:  called with what is running within a shard, where that is known.
+        """
+
+
+def in_turn(
+    question: Question,
+    parts: Mapping[int, Tensor],
+    ordered: bool = True,
+    progress: Callable[[Progress], None] | None = None,
+) -> Arriving:
+    """Examine shards in this process, one after the other."""
+    for number, index in parts.items():
+        yield number, examine(question, index, progress)
 
 
 def examine(question: Question, index: Tensor, progress: Callable[[Progress], None] | None = None) -> Outcome:
