@@ -471,3 +471,28 @@ def test_gradients_that_are_not_finite_on_a_few_images_are_found_and_the_rest_go
     assert len(answer.examples) == 300
     assert answer.examples[dark].error is None
     assert answer.robust_accuracy.attacked.value < answer.clean_accuracy.value
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_all_work_is_in_the_cost():
+    """Every pass through the network is in it: those of the preflight and of the search for a way round, too."""
+    x, y = images()
+    net = model()
+    seen = {"forward": 0}
+
+    class Rounded(nn.Module):
+        def forward(self, x):
+            return torch.round(x * 15) / 15
+
+    def count(module, inputs, output):
+        seen["forward"] += len(inputs[0])
+
+    handle = net.register_forward_hook(count)
+    found = uf.evaluate(nn.Sequential(Rounded(), net), (x, y), uf.Linf(0.04), PGD)
+    handle.remove()
+    named = {part.part: part for part in found.cost}
+    assert named["preflight"].forward > len(x)
+    assert named["preflight"].seconds > 0
+    assert named["adaptation, on the preflight's sample"].backward > 0
+    told = sum(part.forward for part in found.cost)
+    assert 0.8 * seen["forward"] <= told <= 1.2 * seen["forward"], (told, seen)

@@ -101,6 +101,7 @@ def conclude(
 
     clean, attacked = estimate(int(correct.sum())), estimate(int(held.sum()))
     costs = _costs(logs)
+    before = [msgspec.convert(kept["cost"], Cost) for part in ("preflight", "strategy") if (kept := folder.kept(part))]
     late = of_run(logs, costs, evidence, bad, correct, held, protocol, found.classes)
     findings = [*found.findings, *q.strategy.findings, *late]
     findings += [finding("converted-input", 1, note) for note in notes]
@@ -123,7 +124,7 @@ def conclude(
         tables=_tables(clean, attacked, rounded, _draws_fooled(logs), trust, costs, evidence, n),
         panels=_panels(logs, q),
         galleries=shown,
-        cost=[Cost(part=c.attack, forward=c.forward, backward=c.backward, seconds=c.seconds) for c in costs],
+        cost=[*before, *(Cost(part=c.attack, forward=c.forward, backward=c.backward, seconds=c.seconds) for c in costs)],
         notes=folder.notes(),
         clean_accuracy=clean,
         robust_accuracy=Bracket(attacked=attacked),

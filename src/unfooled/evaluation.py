@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from .inputs import Notes, Streamed, checked_labels, prepared
 from .intervals import examples_needed, half_width
 from .models.access import Access, access_of
 from .models.bring import brought
-from .models.classifier import Classifier, Model
+from .models.classifier import Classifier, Model, Passes, counting
 from .models.layout import Compute, preferred
 from .pool import Progress
 from .results import Estimate, Evaluation, Finding
@@ -274,11 +275,11 @@ def _spec(q: Question, protocol: str, settings: Mapping[str, str], shard: int, d
 def _preflight(folder: RunFolder, q: Question, order: Tensor, draws: int | None) -> Preflight:
     """The preflight on the first examples of the order; its findings are kept, so that a run that goes on has the same."""
     sample = order[:256]
-    with rng.forked(q.seed, 0x9F11):
+    with rng.forked(q.seed, 0x9F11), _measured("preflight") as cost:
         found = preflight(q.model, q.images[sample], q.labels[sample], q.threat, q.seed, q.names[sample])
     if draws is not None:
         found = replace(found, draws=draws, probe=replace(found.probe, draws=draws))
-    told = {"findings": msgspec.to_builtins(list(found.findings)), "draws": found.draws}
+    told = {"findings": msgspec.to_builtins(list(found.findings)), "draws": found.draws, "cost": cost}
     held = _kept(folder, "preflight", lambda: told)
     findings = tuple(msgspec.convert(held["findings"], list[Finding]))
     return replace(found, findings=findings, draws=held["draws"], probe=replace(found.probe, draws=held["draws"]))
@@ -289,8 +290,9 @@ def _prepared(folder: RunFolder, q: Question, found: Preflight) -> Question:
     held = folder.kept("strategy")
     with rng.forked(q.seed, 0xADA7):
         if held is None:
-            strategy = adapt.plan(q.model, found, q.seed)
-            folder.keep("strategy", strategy.to_json())
+            with _measured("adaptation, on the preflight's sample") as cost:
+                strategy = adapt.plan(q.model, found, q.seed)
+            folder.keep("strategy", {**strategy.to_json(), "cost": cost})
         else:
             ways: tuple[Way, ...] = adapt.rebuild(q.model, found, held["ways"]) if held["ways"] else ()
             strategy = Strategy.from_json(held, ways)
@@ -298,6 +300,16 @@ def _prepared(folder: RunFolder, q: Question, found: Preflight) -> Question:
         bare = q.model.undefended if isinstance(q.model, Defended) else adapt.undefended(q.model, found.probe)
     compute = q.compute or Compute(layout=layout)
     return replace(q, strategy=strategy, undefended=bare, draws=found.draws, compute=compute)
+
+
+@contextmanager
+def _measured(part: str) -> Iterator[dict[str, Any]]:
+    """What happens inside, as a `Cost` in plain numbers, filled in at the end."""
+    cost: dict[str, Any] = {"part": part}
+    passes, start = Passes(), time.perf_counter()
+    with counting(passes):
+        yield cost
+    cost |= {"forward": passes.forward, "backward": passes.backward, "seconds": round(time.perf_counter() - start, 3)}
 
 
 def _layout(q: Question) -> str:

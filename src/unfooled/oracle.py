@@ -101,10 +101,10 @@ class Oracle:
         """Whether what an attack of that access sees comes from the victim itself."""
         return (self.surrogate if access == Access.GRADIENT else self.scorer) is self.victim
 
-    def count(self, example: Tensor, backward: bool = False) -> None:
-        """Add one pass to each example (M,) of a batch."""
+    def count(self, example: Tensor, model: Classifier, backward: bool = False) -> None:
+        """Add a pass of the model to each example (M,) of a batch."""
         counter = self.backward if backward else self.forward
-        counter.index_add_(0, example, torch.ones_like(example))
+        counter.index_add_(0, example, torch.full_like(example, model.cost[backward]))
 
     def answer(self, z: Tensor, example: Tensor, model: Classifier | None = None) -> Tensor:
         """The victim's logits (M, C), or another model's, without a gradient: one forward pass for each point."""
@@ -126,7 +126,7 @@ class Oracle:
             self.known.add(model)
         self.random = self.random or before != self._states(model, z)
         self.passes += 1
-        self.count(example)
+        self.count(example, model)
         self._finite(logits, "logits", z, example)
         return logits
 
@@ -169,7 +169,7 @@ class Oracle:
             logits = self._measured(z, example)
             values = loss(shifted(logits), goal)
             gradient = self._gradient(values, z)
-        self.count(example, backward=True)
+        self.count(example, self.surrogate, backward=True)
         self._finite(gradient, "gradients", z, example)
         logits = logits.detach()
         return Look(gradient, values.detach(), logits, goal.fooled(logits))
@@ -183,7 +183,7 @@ class Oracle:
             chosen = classes if isinstance(classes, Tensor) else classes(logits.detach())
             for picked in logits.gather(1, chosen).unbind(1):
                 rows.append(self._gradient(picked, z, retain_graph=True))
-                self.count(example, backward=True)
+                self.count(example, self.surrogate, backward=True)
         gradients = torch.stack(rows, 1)
         self._finite(gradients, "gradients", z, example)
         return gradients, logits.detach()

@@ -16,7 +16,7 @@ from ..models.classifier import Classifier, Model, logits_of, untouched
 from ..models.inside import hookable, uncompiled
 from .estimated import Estimated
 from .fitted import fit
-from .rewired import Bare, Front, Operations, Output, Part, Past, Rewired, Smoothed, Watch, front_of
+from .rewired import Bare, Front, Operations, Output, Part, Past, Rewired, Smoothed, Unrolled, Watch, front_of
 from .scripted import unscripted
 
 AGREE = 0.95  # share of examples on which tapped logits must answer what the model answers
@@ -43,6 +43,9 @@ def candidates(model: Model, found: Preflight) -> Iterator[Surrogate]:
     for parts in _parts(model, found):
         with suppress(Exception):  # a way that fails on this model is no way
             yield with_output(Rewired(model, parts), found)
+    if found.has("dynamic-forward"):  # what a model makes of an image first may be all that it answers
+        with suppress(Exception):
+            yield with_output(Rewired(model, (Unrolled(found.has("nonfinite-gradients")),)), found, first=True)
 
 
 def last_resorts(model: Model, found: Preflight) -> Iterator[Surrogate]:
@@ -67,6 +70,8 @@ def _parts(model: Model, found: Preflight) -> Iterator[tuple[Part, ...]]:
     yield ()
     if found.has(*FLOW, *ROUGH):
         yield (Operations(finite),)
+    if found.has("dynamic-forward"):
+        yield (Unrolled(finite),)
     if _has_front(model, found.probe):
         yield (Front(),)
         yield (Operations(finite), Front())
@@ -152,12 +157,16 @@ def _sigma(probe: Probe) -> float:
 # --- outputs -------------------------------------------------------------------------------------------
 
 
-def with_output(way: Rewired, found: Preflight) -> Rewired:
-    """The way with its logits taken from before what flattens them, and scaled, where either is called for."""
+def with_output(way: Rewired, found: Preflight, first: bool = False) -> Rewired:
+    """The way with its logits taken from before what flattens them, and scaled, where either is called for.
+
+    first:  take the earliest logits with the model's answers in any case.
+    """
     probe = found.probe.first(32)
     with untouched(way.model), torch.no_grad():
         plain = logits_of(way(probe.images), len(probe.images))
-    at = _tap(way, probe, found.classes) if found.has(*OUTPUTS, "no-gradient", "zero-gradients") else None
+    flat = first or found.has(*OUTPUTS, "no-gradient", "zero-gradients")
+    at = _tap(way, probe, found.classes) if flat else None
     tapped = replace(way, output=Output(found.classes, at))
     with untouched(way.model), torch.no_grad():
         logits = plain if at is None else logits_of(tapped(probe.images), len(probe.images))

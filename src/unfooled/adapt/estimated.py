@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks.probing import each
-from ..models.classifier import Classifier, Model
+from ..models.classifier import Classifier, Model, counting
 from ..threats import Threat
 
 DRAWS = 24  # pairs of points for each gradient
@@ -30,6 +30,11 @@ class Estimated:
     threat: Threat
     draws: int = DRAWS
     name: str = "gradients estimated from scores"
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """A gradient takes two forward passes of the model for each pair of points."""
+        return 1, 2 * self.draws
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, C)."""
@@ -54,11 +59,12 @@ class _Estimate(torch.autograd.Function):
     def forward(ctx: Any, images: Tensor, way: Estimated) -> Tensor:
         ctx.save_for_backward(images)
         ctx.way = way
-        return Classifier(way.model)(images).detach()
+        with counting(None):
+            return Classifier(way.model)(images).detach()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        with torch.no_grad():
+        with torch.no_grad(), counting(None):
             return ctx.way.slope(*ctx.saved_tensors, grads[0]), None
 
 

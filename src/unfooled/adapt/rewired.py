@@ -76,6 +76,20 @@ class Operations(Part):
 
 
 @dataclass(frozen=True)
+class Unrolled(Part):
+    """The same for a model that takes gradients itself: these are differentiated too, step by step."""
+
+    finite: bool = False
+    name: str = "gradients through those that the model takes itself"
+
+    @contextmanager
+    def applied(self, model: Model, images: Tensor) -> Iterator[None]:
+        """Let gradients through, inner ones as well."""
+        with without_hooks(model), through(self.finite, unrolled=True):
+            yield
+
+
+@dataclass(frozen=True)
 class Front(Part):
     """Everything before the first layer with weights is passed over on the way back, or stood in for.
 
@@ -253,6 +267,11 @@ class Smoothed:
     draws: int = 8
     seed: int = 0
     name: str = field(default="gradients averaged over noise")
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """A pass takes as many of the model as there are draws."""
+        return self.draws, self.draws
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, C)."""

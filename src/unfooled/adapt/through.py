@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..defenses.base import straight
 
+SOFT = 0.1  # below which |x| is rounded off where a model differentiates it itself
 STEEP = 10.0  # slope of the sigmoid that stands in for a comparison, in units of the compared numbers
 
 _FLAT = {  # derivative zero nearly everywhere; the identity stands in
@@ -27,6 +28,7 @@ _FLAT = {  # derivative zero nearly everywhere; the identity stands in
 }  # fmt: skip
 _COMPARED = {"gt": 1.0, "ge": 1.0, "lt": -1.0, "le": -1.0, "__gt__": 1.0, "__ge__": 1.0, "__lt__": -1.0, "__le__": -1.0}
 _SIGNS = {"sign", "sgn", "sign_"}
+_SIZES = {"abs", "absolute", "__abs__"}
 _DIVIDED = {"__floordiv__", "floor_divide", "floor_divide_"}
 _CONVERTED = {"tensor", "as_tensor", "from_numpy", "asarray"}
 
@@ -38,12 +40,15 @@ class Through(TorchFunctionMode):
     hooks on gradients do nothing; what goes through integers or NumPy comes back with the gradient of what went in,
     where the shapes allow.
 
-    finite:  replace NaN and inf in gradients by 0, at every operation.
+    finite:    replace NaN and inf in gradients by 0, at every operation.
+    unrolled:  gradients that the model takes itself are differentiated in their turn, with |x| rounded off so that its
+               derivative has one.
     """
 
-    def __init__(self, finite: bool = False) -> None:
+    def __init__(self, finite: bool = False, unrolled: bool = False) -> None:
         super().__init__()
         self.finite = finite
+        self.unrolled = unrolled
         self.shadows: dict[
             int, tuple[Tensor, Tensor]
         ] = {}  # by id: a tensor without gradient, and what stands in for it
@@ -74,6 +79,8 @@ class Through(TorchFunctionMode):
             if name in ("numpy", "__array__", "tolist", "item"):
                 self.exported.append(self._live(first))
                 return func(first.detach(), *args[1:], **kwargs)
+        if self.unrolled and func is torch.autograd.grad:
+            return func(*args, **{**kwargs, "create_graph": True})
         if name in _CONVERTED:
             return self.back(func(*args, **kwargs))
         smooth = self._smooth(name, args)
@@ -106,6 +113,8 @@ class Through(TorchFunctionMode):
             return first * 1
         if name in _SIGNS:
             return torch.tanh(first)
+        if self.unrolled and name in _SIZES:
+            return (first.square() + SOFT**2).sqrt()
         other = (
             self._live(args[1]) if len(args) > 1 and isinstance(args[1], Tensor) else args[1] if len(args) > 1 else 0
         )
@@ -196,12 +205,12 @@ def _replaced(args: Any, live: Callable[[Tensor], Tensor]) -> Any:
 
 
 @contextmanager
-def through(finite: bool = False, functions: bool = True) -> Iterator[Through]:
+def through(finite: bool = False, functions: bool = True, unrolled: bool = False) -> Iterator[Through]:
     """Let gradients through whatever runs inside.
 
     functions:  also give custom autograd Functions the identity as backward, where an input has the output's shape.
     """
-    mode = Through(finite)
+    mode = Through(finite, unrolled)
     apply = torch.autograd.Function.__dict__["apply"].__func__
     convert = torch.from_numpy
 

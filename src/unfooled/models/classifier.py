@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,11 +17,36 @@ from .generators import generators, restore, state_of
 Model = Callable[[Tensor], Any]
 
 
+@dataclass
+class Passes:
+    """Passes of single images through models, counted while `counting` is in force."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+_COUNTING: list[Passes] = []
+
+
+@contextmanager
+def counting(passes: Passes | None) -> Iterator[None]:
+    """Count what goes through any `Classifier`; None: what is inside is not counted."""
+    before = list(_COUNTING)
+    _COUNTING[:] = [] if passes is None else [*before, passes]
+    try:
+        yield
+    finally:
+        _COUNTING[:] = before
+
+
 class Classifier:
     """A model with its dtype and device, answering logits in float32 or its own wider dtype.
 
     The model may return logits (N, C), one logit (N,) or (N, 1) of a binary classifier, or a tuple or mapping that
     holds them (see `logits_of`).
+
+    cost:  how many passes of a network a forward and a backward pass of the model take; a model that takes several says so
+           by an attribute `passes`.
     """
 
     def __init__(self, model: Model) -> None:
@@ -29,6 +55,7 @@ class Classifier:
                 f"A model must be an nn.Module or a callable from images to logits. Got {type(model).__name__}."
             )
         self.model = model
+        self.cost: tuple[int, int] = getattr(model, "passes", (1, 1))
         self.module = module_of(model)
         self.generators = () if self.module is None else generators(self.module)
         first = next(
@@ -53,7 +80,18 @@ class Classifier:
         logits = logits_of(output, len(images))
         if version is not None and given._version != version:
             raise ModelError("The model changes its input in place. Let it work on a copy: x = x.clone().")
+        self._counted(logits)
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+    def _counted(self, logits: Tensor) -> None:
+        for passes in _COUNTING:
+            passes.forward += self.cost[0] * len(logits)
+            if logits.requires_grad:
+
+                def back(gradient: Tensor, passes: Passes = passes) -> None:
+                    passes.backward += self.cost[1] * len(gradient)
+
+                logits.register_hook(back)
 
 
 def _failed(error: Exception, z: Tensor) -> ModelError:
