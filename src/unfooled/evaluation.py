@@ -148,15 +148,15 @@ def _gather(
 ) -> None:  # fmt: skip
     """Have the shards examined that the folder does not hold yet, until what was asked for is certain."""
     finished, tally = folder.shards(), Tally.of(folder)
-    last = max(finished, default=-1)  # a rule looks at the shards from the first on, when none of them is missing
     missing = {number: index for number, index in parts.items() if number not in finished}
+    hole = max((number for number in missing if number < max(finished, default=-1)), default=-1)
 
     def standing() -> Standing:
         return Standing(tally.total, len(q.images), tally.estimate(tuned_for))
 
     now = standing()
     tell(now)
-    if not missing or (min(missing) > last and asked.ends(now.attacked)):
+    if not missing or (hole < 0 and asked.ends(now.attacked)):  # a rule looks at shards among which none is missing
         return
     with closing(runner(q, missing, asked.may_end, lambda at: tell(replace(now, within=at)))) as arriving:
         for number, outcome in arriving:
@@ -164,7 +164,7 @@ def _gather(
             tally.add(outcome.rows)
             now = standing()
             tell(now)
-            if last < number < len(parts) - 1 and asked.ends(now.attacked):
+            if hole <= number < len(parts) - 1 and asked.ends(now.attacked):
                 break
 
 

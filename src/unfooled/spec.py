@@ -154,6 +154,8 @@ KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "draws": ("an int of at least 1", _whole(1)),
     "resize": (_SIZES, _size),
     "crop": (_SIZES, _size),
+    "ray": ("'local', 'auto' or HOST:PORT of a Ray cluster", _text),
+    "ray_cores": ("an int of at least 1", _whole(1)),
     "classes": ("a class index, an int of at least 0, for each class folder, such as cat = 3", _classes),
 }
 

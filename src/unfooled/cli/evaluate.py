@@ -52,6 +52,13 @@ def evaluate(
     budget: shared.Budget = None,
     draws: Annotated[int | None, typer.Option(help="Passes that a random model's gradients are averaged over.")] = None,
     seed: shared.Seed = 0,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="CLUSTER", help="Examine shards on a Ray cluster: local (this machine), auto, HOST:PORT."),
+    ] = None,
+    ray_cores: Annotated[
+        int | None, typer.Option(help="CPU cores of each worker of the cluster, by default 1. GPUs: one each.")
+    ] = None,
     json: shared.Json = False,
 ) -> None:
     """Evaluate a model: robust accuracy with its interval, whether it can be believed, and a report.
@@ -71,6 +78,7 @@ def evaluate(
     chosen["protocol"] = "thorough" if chosen["thorough"] else chosen["protocol"]
     protocols.named(chosen["protocol"], allowed)
     claims = [Assertion.parse(text) for text in chosen["assert"] or []]
+    cluster = _cluster(chosen["ray"], chosen["ray_cores"])
     if chosen["out"] is not None:
         terminal.writable(Path(chosen["out"]))
     with terminal.notes_shown():
@@ -86,7 +94,7 @@ def evaluate(
             evaluation = measure(
                 network, found, allowed, chosen["protocol"], seed=chosen["seed"], precision=chosen["precision"], out=place,
                 assertion=claims, batch_size=chosen["batch_size"], budget=chosen["budget"], draws=chosen["draws"],
-                settings=settings, command=command_line(), progress=lambda at: bars.update(task, **_shown(at)),
+                cluster=cluster, settings=settings, command=command_line(), progress=lambda at: bars.update(task, **_shown(at)),
             )  # fmt: skip
     page = report.draw(place)
     if junit is not None:
@@ -144,6 +152,20 @@ def _network(chosen: dict[str, Any], found: Any) -> tuple[Any, dict[str, str]]:
     brought["model_options"] = shlex.join(options or ())
     settings = {name: value for name, value in brought.items() if value} | {"data": chosen["data"]}
     return (network if wall is None else defenses.defend(network, wall)), settings
+
+
+def _cluster(address: str | None, cores: int | None) -> Any:
+    """Where shards are examined; None: in this process."""
+    from ..cluster import Ray
+    from ..errors import ParameterError
+
+    if address is None:
+        if cores is not None:
+            raise ParameterError("--ray-cores is for the workers of --ray. Say which cluster: --ray local.")
+        return None
+    cluster = Ray(address, 1 if cores is None else cores)
+    cluster.checked()
+    return cluster
 
 
 def _shown(at: Standing) -> dict[str, Any]:

@@ -8,6 +8,7 @@ that a rule which looks at them sees what it would see in one process.
 from __future__ import annotations
 
 import heapq
+import math
 import statistics
 import time
 from collections import Counter, deque
@@ -105,13 +106,21 @@ class _Desk:
         self.crew.give(worker, number)
 
     def _help(self) -> None:
-        """Nothing is left to give out: idle workers repeat what takes others far too long, and the first answer counts."""
-        if len(self.took) < DEEP:
+        """Nothing is left to give out: idle workers take on what waits for others, or takes them far too long.
+
+        Such a shard is with two workers then, and the first answer counts: both are the same.
+        """
+        idle = [worker for worker, load in self.loads.items() if not load]
+        if not idle:
             return
-        late, doers = self.clock() - SLOW * statistics.median(self.took), self._doers()
-        slow = sorted(n for (_, n), since in self.begun.items() if since < late and n in self.open and doers[n] == 1)
-        for worker in [worker for worker, load in self.loads.items() if not load][: len(slow)]:
-            self._give(worker, slow.pop())
+        doers = self._doers()
+        usual = statistics.median(self.took) if len(self.took) >= DEEP else math.inf
+        late = self.clock() - SLOW * usual
+        slow = [number for (_, number), since in self.begun.items() if since < late]
+        waits = [number for load in self.loads.values() for number in load[1:]]
+        wanted = [number for number in (*sorted(waits), *sorted(slow)) if number in self.open and doers[number] == 1]
+        for worker, number in zip(idle, wanted, strict=False):
+            self._give(worker, number)
 
     def _doers(self) -> Counter[int]:
         """How many workers each shard is with."""

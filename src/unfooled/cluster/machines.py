@@ -150,7 +150,7 @@ class RayCrew:
         self.hired, self.counted, self.lonely = 0, 0.0, time.monotonic()
         source = readable(question)
         self.reads = source is not None
-        self.parcel = ray.put(packed(question, source))
+        self.parcel = ray.put(packed(question, source, len(self._nodes())))
         self._check_room()
         self._hire()
 

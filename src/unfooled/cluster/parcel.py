@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from ..board import Question
 from ..data.lazy import Fitted, Held, Lazy, as_floats
-from ..errors import ModelError
+from ..errors import ModelError, UnfooledError
 from ..inputs import Notes, Streamed, checked_images
 
+ENDPOINT = f"{__package__.partition('.')[0]}.models.endpoint"
 SMALL = 256 << 20  # bytes of a source that a worker is sent, to read images by itself
 
 
@@ -129,14 +130,19 @@ def compact(images: Tensor) -> Tensor:
     return levels if torch.equal(as_floats(levels, torch.float32), images) else images
 
 
-def packed(question: Question, source: Streamed | None) -> bytes:
-    """A question as bytes. Raises `ModelError` where its model, or a surrogate, cannot be pickled."""
+def packed(question: Question, source: Streamed | None, machines: int = 1) -> bytes:
+    """A question as bytes, for so many machines.
+
+    Raises `ModelError` where its model, or a surrogate, cannot be pickled, or is for one machine alone.
+    """
     none = torch.empty(0, dtype=torch.int64)
     bare = replace(question, images=torch.empty(0), labels=none, names=none)
     modules: list[nn.Module] = []
     parcel = Parcel(bare, source, part_of(question, torch.tensor([0]), False), Settings.here(), modules)
     try:
-        return _dumped(parcel, modules)
+        return _dumped(parcel, modules, machines)
+    except UnfooledError:
+        raise
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
@@ -163,7 +169,7 @@ def cloudpickle() -> Any:
 # --- pickling ------------------------------------------------------------------------------------------
 
 
-def _dumped(item: Any, modules: list[nn.Module] | None = None) -> bytes:
+def _dumped(item: Any, modules: list[nn.Module] | None = None, machines: int = 1) -> bytes:
     """Bytes of anything. Modules of torch that are met on the way are put into the list, which may be part of the item."""
     pickling = cloudpickle()
     shipped: set[ModuleType] = set()
@@ -172,6 +178,11 @@ def _dumped(item: Any, modules: list[nn.Module] | None = None) -> bytes:
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, nn.Module) and modules is not None:
                 modules.append(obj)
+            if machines > 1 and type(obj).__module__.startswith(ENDPOINT):
+                raise ModelError(
+                    "The budget, the rate and the answers of an endpoint are kept in a file of this machine, and the cluster "
+                    "has others. Evaluate it on this machine alone."
+                )
             if isinstance(obj, torch.jit.ScriptModule | torch.jit.ScriptFunction):
                 return _scripted, (_saved(obj),)
             module = obj if isinstance(obj, ModuleType) else None
