@@ -17,7 +17,7 @@ from . import terminal
 
 if TYPE_CHECKING:
     from ..data import Dataset
-    from ..results import Evaluation, Table
+    from ..results import Evaluation, Finding, Table
 
 ModelArgument = Annotated[
     str | None,
@@ -127,11 +127,11 @@ def load_model(
     """The model of a spec, shaped for the data where it is one of this package's networks."""
     from .. import models
 
-    channels, side = image_shape(data) if spec in models.NETWORKS else (1, 28)
-    classes = len(data.classes) or int(data.labels.max()) + 1
-    return models.load(
-        spec, weights, channels=channels, size=side, classes=classes, allow_code=allow_code, **read_options(options)
-    )
+    shape: dict[str, int] = {}
+    if spec in models.NETWORKS:
+        channels, side = image_shape(data)
+        shape = {"channels": channels, "size": side, "classes": len(data.classes) or int(data.labels.max()) + 1}
+    return models.load(spec, weights, allow_code=allow_code, **(shape | read_options(options)))
 
 
 def read_options(words: Sequence[str] | None) -> dict[str, Any]:
@@ -145,7 +145,10 @@ def read_options(words: Sequence[str] | None) -> dict[str, Any]:
             raise ParameterError(f"--model-option must be NAME=VALUE, such as rate=5. Got {word!r}.")
         if name in found:
             raise ParameterError(f"--model-option {name} is given twice. Give it once.")
-        found[name.strip()] = text.value(value)
+        try:
+            found[name.strip()] = text.value(value)
+        except ParameterError:  # a path with one slash looks like a fraction
+            found[name.strip()] = value.strip()
     return found
 
 
@@ -192,6 +195,20 @@ def show(evaluation: Evaluation, tables: int | None = None) -> None:
         terminal.out.print()
     for sentence in evaluation.verdict:
         terminal.sentence(sentence)
+
+
+def show_findings(findings: Sequence[Finding]) -> None:
+    """Every finding with what was or is to be done about it."""
+    from rich.text import Text
+
+    colours = {"invalid": "bold red", "suspect": "yellow", "note": "cyan"}
+    for found in findings:
+        terminal.out.print(Text(f"{found.severity:<8}", style=colours[found.severity]) + Text(found.code, style="bold"))
+        terminal.sentence(found.message, mark=" " * 8)
+        if found.settled:
+            terminal.sentence(f"settled: {found.settled}", mark=" " * 8, style="dim")
+        elif found.severity != "note":
+            terminal.sentence(f"to do: {found.remedy}", mark=" " * 8, style="dim")
 
 
 def grid(text: str, name: str) -> list[float]:

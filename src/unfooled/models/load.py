@@ -43,9 +43,9 @@ def load(
     spec: str,
     weights: str | Path | None = None,
     *,
-    channels: int = 1,
-    size: int = 28,
-    classes: int = 10,
+    channels: int | None = None,
+    size: Any = None,
+    classes: Any = None,
     allow_code: bool = False,
     **options: Any,
 ) -> Any:
@@ -65,18 +65,21 @@ def load(
     | `http://…`, `https://…` | an endpoint |
 
     weights:     safetensors, or a state dict saved by torch (read with `weights_only`).
-    channels, size, classes:  of the data, for a network of this package.
+    channels, size, classes:  of the data, for a network of this package (1, 28, 10); for a form that has an option of
+                this name, that option.
     allow_code:  open what runs code of its own when it is opened: pickles, Lambda layers.
     options:     of the form; those of `http://…` are in `unfooled.models.formats.http`, and so on.
 
     Raises `MissingData`, `MissingExtra`, `ModelError`, `ParameterError`.
     """
+    shape = {"channels": channels, "size": size, "classes": classes}
+    shape = {name: value for name, value in shape.items() if value is not None}
     if spec in BUNDLED:
         with as_file(files("unfooled") / "assets" / BUNDLED[spec][0]) as path:
             return apply(SeedCNN(), path).eval()
     form = formats.form_of(spec)
     if form is not None:
-        return formats.load(form, spec, None if weights is None else Path(weights), allow_code, options)
+        return formats.load(form, spec, None if weights is None else Path(weights), allow_code, options | shape)
     if options:
         raise ParameterError(f"There is no option {next(iter(options))!r} for {spec}.")
     if ":" in spec and spec.rpartition(":")[0].endswith(".py"):
@@ -88,7 +91,7 @@ def load(
     elif spec in NETWORKS:
         if weights is None:
             raise ParameterError(f"The network {spec!r} has no weights of its own: give a weights file, or train it.")
-        model = build(spec, channels, size, classes)
+        model = build(spec, **shape)
     elif spec.endswith(".py"):
         raise ParameterError(f"{spec!r} names no factory: write {spec}:NAME, a function that returns the model.")
     else:
@@ -115,12 +118,14 @@ def _from_file(spec: str) -> Model:
     factory = getattr(module, name, None)
     if factory is None:
         raise unknown(f"factory in {file}", name, [n for n, v in vars(module).items() if callable(v)])
-    if not isinstance(factory, nn.Module | BlackBox):
+    model = brought(factory)
+    makes_one = model is factory and not isinstance(factory, nn.Module | BlackBox)
+    if makes_one:
         try:
             factory = factory()
         except Exception as error:
             raise ModelError(f"{spec} failed: {type(error).__name__}: {error}") from error
-    model = brought(factory)
+        model = brought(factory)
     if not callable(model):
         raise ModelError(f"{spec} must return a model, such as an nn.Module. It returned {type(factory).__name__}.")
     return model
