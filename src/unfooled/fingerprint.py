@@ -11,14 +11,19 @@ from torch import Tensor, nn
 from . import rng
 from .data.lazy import Rows
 from .models.classifier import Classifier, Model, untouched
+from .models.facts import Facts
 from .models.inside import modules_within
 
 SAMPLE = 8  # images whose clean logits stand for a model without a state
 
 
 def state_hash(model: nn.Module) -> str:
-    """A hash of a module's type, parameters and buffers."""
+    """A hash of a module's type, parameters and buffers, and of what adapters within do to images."""
     digest = hashlib.sha256(type(model).__name__.encode())
+    for part in model.modules():
+        facts = getattr(part, "facts", None)
+        if isinstance(facts, Facts):
+            digest.update(facts.preprocessing.encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
         if isinstance(value, Tensor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,8 @@ def read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # timm's training keeps its arguments beside them
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except (
         SafetensorError,
         pickle.UnpicklingError,
@@ -37,17 +39,21 @@ def read(path: Path) -> dict[str, Tensor]:
                 f"{path} holds more than weights, or is damaged. Code in it is not run: save a state_dict(), as safetensors."
             ) from None
         raise ModelError(f"{path} is no weights file (safetensors, or a state dict saved by torch).") from None
-    for key in ("state_dict", "model_state_dict", "model"):
+    for key in ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model"):  # averaged weights first
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
         raise ModelError(f"{path} holds no state dict (a mapping from names to tensors).")
-    return {str(name).removeprefix("module."): value for name, value in found.items()}
+    return {str(name).removeprefix("module.").removeprefix("_orig_mod."): value for name, value in found.items()}
 
 
 def apply(module: nn.Module, path: Path) -> nn.Module:
     """Load a file's weights into a module, in the module's own dtype; every tensor must have its place."""
-    weights = read(path)
+    return fit(module, read(path), path)
+
+
+def fit(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> nn.Module:
+    """The same of weights that were read from `path`, and perhaps renamed."""
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
