@@ -121,7 +121,7 @@ def _modes(model: Model) -> Iterator[Finding]:
 def _minds(module: nn.Module) -> bool:
     """Whether train mode changes what a module itself computes."""
     kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.modules.instancenorm._InstanceNorm)
-    code = getattr(type(module).forward, "__code__", None)
+    code = getattr(getattr(type(module), "forward", None), "__code__", None)
     own = type(module).__module__.split(".")[0] != "torch"
     return isinstance(module, kinds) or (own and code is not None and "training" in code.co_names)
 
@@ -181,7 +181,7 @@ def _sizes(x: Tensor, threat: Threat) -> list[Finding]:
         text = f"eps is {threat.eps:g}, and no two images are further apart than {whole:g}: everything is allowed."
         return [finding("eps-beyond-range", threat.eps / whole, text)]
     step = float(threat.size(span / 255)[0])
-    if threat.eps < step and not isinstance(threat, L0):
+    if x.dim() > 2 and threat.eps < step and not isinstance(threat, L0):  # a table's rows are no pixels
         text = f"eps is {threat.eps:g}, less than one step of 8-bit pixels ({step:g})."
         return [finding("eps-below-8-bit-step", threat.eps / step, text)]
     return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -142,7 +143,7 @@ def without_bound(threat: Threat, images: Tensor) -> tuple[Threat, Plan]:
         return threat.within(torch.inf), SigmaZero(steps=UNBOUNDED_STEPS)
     if isinstance(threat, L1):
         return threat.within(torch.inf), FMN(steps=UNBOUNDED_STEPS)
-    if isinstance(threat, Linf):
+    if isinstance(threat, Linf) and math.isfinite(width):
         return threat.within(width), Restarts(APGD(steps=UNBOUNDED_STEPS, loss="margin"), 2)
     return threat.within(torch.inf), FMN(steps=UNBOUNDED_STEPS)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unfooled.data.lazy import LIMIT, Held, Lazy, as_floats
+from unfooled.data.lazy import Held, Lazy, as_floats, is_large
 from unfooled.errors import DataError, must_be
 
 _RANGE = re.compile(r"\[(\d+):\d+\]$")
@@ -51,22 +51,26 @@ class Dataset:
         if self.files and len(self.files) != len(self.labels):
             raise DataError(f"{self.name} has {len(self.labels)} labels but {len(self.files)} file names.")
 
-    def floats(self, dtype: torch.dtype = torch.float32) -> Tensor | Lazy:
+    def floats(self, dtype: torch.dtype | None = None) -> Tensor | Lazy:
         """The images as floats: uint8 divided by 255, floats as they are. Of a large set, still unread.
 
         Args:
-            dtype: the floating dtype of the result.
+            dtype: the floating dtype of the result; None: float32, or float64 for rows (N, D) of it, whose own range
+                may end at a value that float32 rounds beyond it.
         """
         images = self.images
-        if isinstance(images, Tensor) and images.dtype == torch.uint8 and images.nbytes > LIMIT:
+        rows = images.ndim == 2 and images.dtype == torch.float64
+        dtype = dtype or (torch.float64 if rows else torch.float32)
+        if isinstance(images, Tensor) and images.dtype == torch.uint8 and is_large(images.nbytes):
             images = Lazy.of(Held(images))
         return images.to_floats(dtype) if isinstance(images, Lazy) else as_floats(images, dtype)
 
-    def whole(self, dtype: torch.dtype = torch.float32) -> Tensor:
+    def whole(self, dtype: torch.dtype | None = None) -> Tensor:
         """The images as floats, all of them in memory: for what works on a tensor, such as `attack` and training.
 
         Args:
-            dtype: the floating dtype of the result.
+            dtype: the floating dtype of the result; None: float32, or float64 for rows (N, D) of it, whose own range
+                may end at a value that float32 rounds beyond it.
         """
         images = self.floats(dtype)
         return images.whole() if isinstance(images, Lazy) else images
