@@ -44,11 +44,15 @@ class Shot(NamedTuple):
 
 def shot(picture: Picture, arrays: Mapping[str, np.ndarray]) -> Shot:
     """The three images of a picture. Its perturbation is scaled about mid-grey, which means no change."""
-    clean, adversarial = arrays["clean"][picture.row], arrays["adversarial"][picture.row]
+    return between(arrays["clean"][picture.row], arrays["adversarial"][picture.row])
+
+
+def between(clean: np.ndarray, adversarial: np.ndarray) -> Shot:
+    """The same of two images (C, H, W) in [0, 1]."""
     change = adversarial.astype(np.float64) - clean
     largest = float(np.abs(change).max(initial=0.0))
     shown = 0.5 + change * (0.5 / largest if largest else 0.0)
-    return Shot(_bytes(clean), _bytes(shown), _bytes(adversarial), largest)
+    return Shot(as_bytes(clean), as_bytes(shown), as_bytes(adversarial), largest)
 
 
 def check(arrays: Mapping[str, np.ndarray], evaluation: Evaluation) -> None:
@@ -88,7 +92,7 @@ def small(image: np.ndarray) -> bool:
     return bool(max(image.shape[:2]) <= PIXELS)
 
 
-def _bytes(image: np.ndarray) -> np.ndarray:
+def as_bytes(image: np.ndarray) -> np.ndarray:
     """(C, H, W) floats as (H, W, 3) bytes; other than 1 or 3 channels are shown by their mean."""
     if image.shape[0] not in (1, 3):
         image = image.mean(axis=0, keepdims=True)
