@@ -10,6 +10,7 @@ from .._version import __version__
 from .attack import attack
 from .compare import compare
 from .demo import demo
+from .doctor import doctor
 from .evaluate import evaluate
 from .listing import list_
 from .report import report
@@ -45,6 +46,7 @@ def top(
 
 
 app.command()(demo)
+app.command()(doctor)
 app.command()(evaluate)
 app.command()(attack)
 app.command()(sweep)

@@ -181,8 +181,6 @@ def _shown(at: Standing) -> dict[str, Any]:
 
 def _show_findings(evaluation: Evaluation) -> None:
     """What the defense is worth, and every finding with what was or is to be done about it."""
-    from rich.text import Text
-
     if evaluation.defense is not None:
         from ..report.evaluated import gap_words
 
@@ -190,14 +188,7 @@ def _show_findings(evaluation: Evaluation) -> None:
             terminal.sentence(sentence)
     if evaluation.findings:
         terminal.out.print()
-    colours = {"invalid": "bold red", "suspect": "yellow", "note": "cyan"}
-    for found in evaluation.findings:
-        terminal.out.print(Text(f"{found.severity:<8}", style=colours[found.severity]) + Text(found.code, style="bold"))
-        terminal.sentence(found.message, mark=" " * 8)
-        if found.settled:
-            terminal.sentence(f"settled: {found.settled}", mark=" " * 8, style="dim")
-        elif found.severity != "note":
-            terminal.sentence(f"to do: {found.remedy}", mark=" " * 8, style="dim")
+    shared.show_findings(evaluation.findings)
 
 
 def _write_junit(file: Path, evaluation: Evaluation, name: str, claims: list[Assertion], whole: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from .access import Access, access_of
 
 
@@ -29,4 +31,6 @@ class Facts:
 def facts_of(model: Any) -> tuple[Facts, Access]:
     """The facts that a model carries as an attribute `facts`, and the access that it gives."""
     found = getattr(model, "facts", None)
-    return (found if isinstance(found, Facts) else Facts(format=type(model).__name__)), access_of(model)
+    kind = type(model).__name__
+    plain = Facts(format=f"PyTorch, {kind}" if isinstance(model, nn.Module) else kind)
+    return (found if isinstance(found, Facts) else plain), access_of(model)
