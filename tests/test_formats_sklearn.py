@@ -15,6 +15,7 @@ from unfooled.models import Access
 pytest.importorskip("sklearn")
 
 from sklearn import datasets, pipeline, preprocessing
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -128,6 +129,25 @@ def test_classes_of_any_name_are_counted_from_0():
     signed = fit(SVC(), rows, np.where(labels > 1, 1, -1))
     assert models.brought(signed).facts.classes == ("-1", "1")
     assert models.brought(fit(SVC())).facts.classes == ()
+
+
+class Reversed(ClassifierMixin, BaseEstimator):
+    """Classes in another order than that of their names."""
+
+    def fit(self, rows, labels):
+        self.classes_, self.n_features_in_ = np.array([2, 0, 1]), 1
+        return self
+
+    def predict(self, rows):
+        return rows[:, 0].round().astype(int)
+
+
+def test_classes_keep_the_order_that_the_classifier_gives_them():
+    model = models.brought(Reversed().fit(None, None))
+    assert model.facts.classes == ("2", "0", "1")
+    assert model(torch.tensor([[0.0], [1.0], [2.0]])).argmax(1).tolist() == [1, 2, 0]
+    with pytest.raises(uf.errors.ModelError, match="answered 7, which is none of its classes"):
+        model(torch.tensor([[1.0], [7.0]]))
 
 
 def test_columns_may_be_chosen_by_name():
