@@ -231,6 +231,15 @@ def test_a_failure_ends_the_others_too(small):
     assert len(small.times) < 10
 
 
+def test_a_failure_ends_the_waiting_of_the_others(small, monkeypatch):
+    monkeypatch.setattr(calls, "FIRST_WAIT", 40)
+    small.faults.extend(["500", "403"])
+    start = time.monotonic()
+    with pytest.raises(ModelError, match="403"):
+        load(small, parallel=2)(few(2)[0])
+    assert time.monotonic() - start < 10
+
+
 @pytest.mark.parametrize(
     ("said", "options", "message"),
     [
@@ -465,12 +474,13 @@ def test_it_can_be_pickled_and_lives_through_a_fork(small, monkeypatch):
     child = os.fork()
     if child == 0:
         with os.fdopen(write, "wb") as out:
-            out.write(pickle.dumps(model(torch.cat([images, images])).tolist()))
+            out.write(pickle.dumps(model(images).tolist()))
         os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as answer:
-        assert pickle.loads(answer.read()) == torch.cat([expected, expected]).tolist()
+        assert pickle.loads(answer.read()) == expected.tolist()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(small.seen) == 6  # each process counts from its own first question
     assert torch.equal(model(images), expected)
 
 

@@ -65,7 +65,7 @@ class Caller:
         """
         reason = ""
         for at in range(self.tries):
-            if stop.wait(self.reserve(images)):
+            if stop.is_set() or stop.wait(self.reserve(images)):
                 raise ModelError("Another question has failed.")
             try:
                 return self._once(body, kind)
