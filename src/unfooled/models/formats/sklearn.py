@@ -200,7 +200,7 @@ class _Asked:
         found: NDArray[np.int64] = order[at]
         strange = np.flatnonzero(self.classes[found] != answers)
         if len(strange):
-            raise ModelError(f"The {self.__name__} answered {answers[strange[0]]!r}, which is none of its classes.")
+            raise ModelError(f"The {self.__name__} answered {answers[strange[0]]}, which is none of its classes.")
         return found
 
 
