@@ -233,8 +233,8 @@ def _accuracy(classifier: Classifier, x: Tensor, y: Tensor, logits: Tensor, thre
         found.append(finding("near-chance", clopper_pearson(right, n).low - most, text))
     renamed = _permuted(answer, y, logits.shape[1], right / n) if 2 * logits.shape[1] <= n else []
     found += renamed
-    if not renamed and threat.unit_range and x.dim() == 4:
-        least = max(LEAST_GAIN, 4 / n)
+    least = max(LEAST_GAIN, 4 / n)
+    if not renamed and threat.unit_range and x.dim() == 4 and 1 - right / n >= least:  # else nothing can gain so much
 
         def gain(change: Callable[[Tensor], Tensor]) -> float:
             with torch.no_grad():

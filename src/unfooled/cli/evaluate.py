@@ -143,13 +143,15 @@ def _own_folder(chosen: dict[str, Any], settings: dict[str, str], network: Any, 
 def _network(chosen: dict[str, Any], found: Any) -> tuple[Any, dict[str, str]]:
     """The model, behind its defense if it has one, and what the report says of where it came from."""
     from .. import defenses
+    from ..models.formats import ASKING
 
     weights = Path(chosen["weights"]) if chosen["weights"] else None
     wall = None if chosen["defense"] is None else defenses.parse(chosen["defense"])
     options = chosen["model_options"]
     network = shared.load_model(chosen["model"], weights, found, options, chosen["allow_code"])
     brought = {name: str(chosen[name] or "") for name in ("model", "weights", "defense", "resize", "crop")}
-    brought["model_options"] = shlex.join(options or ())
+    which = [word for word in options or () if word.partition("=")[0].strip() not in ASKING]
+    brought["model_options"] = shlex.join(which)
     settings = {name: value for name, value in brought.items() if value} | {"data": chosen["data"]}
     return (network if wall is None else defenses.defend(network, wall)), settings
 

@@ -15,6 +15,8 @@ SUFFIXES = {
     ".onnx": "onnx", ".keras": "keras", ".pt2": "exported", ".pt": "scripted", ".pth": "scripted", ".ts": "scripted",
     ".torchscript": "scripted", ".joblib": "sklearn", ".pkl": "sklearn", ".pickle": "sklearn", ".skops": "sklearn",
 }  # fmt: skip
+ASKING = frozenset({"budget", "rate", "parallel", "tries", "timeout", "cache"})
+"""Options that say how a model is asked, not which one it is: a run goes on with others."""
 
 
 def form_of(spec: str) -> str | None:
