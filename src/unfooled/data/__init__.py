@@ -18,7 +18,7 @@ from unfooled.data.download import Progress, cache_folder
 from unfooled.data.folder import load_folder
 from unfooled.data.given import Given, given
 from unfooled.data.hub import PREFIX, is_hub_folder, load_hub
-from unfooled.data.lazy import LIMIT, Fitted, Held, Lazy
+from unfooled.data.lazy import Fitted, Held, Lazy, is_large
 from unfooled.data.named import load_named, sets
 from unfooled.data.npz import read_npz
 from unfooled.data.sizes import Size, check_size, fit_batch
@@ -154,6 +154,6 @@ def _sized(images: Tensor | Lazy, resize: Size | None, crop: Size | None, name: 
     if resize is None and crop is None:
         return images
     later = Lazy.of(Fitted(images if isinstance(images, Lazy) else Lazy.of(Held(images)), resize, crop, name))
-    if isinstance(images, Lazy) or math.prod(later.shape) * later.dtype.itemsize > LIMIT:
+    if isinstance(images, Lazy) or is_large(math.prod(later.shape) * later.dtype.itemsize):
         return later
     return fit_batch(images, resize, crop, name)

@@ -16,7 +16,7 @@ from torch import Tensor
 from unfooled.data.base import Dataset
 from unfooled.data.columns import IMAGES, LABELS, first
 from unfooled.data.hub import wrapped
-from unfooled.data.lazy import LIMIT, Held, Lazy, Source
+from unfooled.data.lazy import Held, Lazy, Source, is_large
 from unfooled.data.mapped import Array
 from unfooled.data.pictures import is_grey, plain
 from unfooled.data.sizes import as_bytes
@@ -73,9 +73,9 @@ def _length(labels: Any) -> int:
 
 def _held(images: Any) -> Any:
     """Large images of bytes, and what numpy maps from a file, are made floats as they are asked for."""
-    if isinstance(images, np.memmap) and images.ndim > 1 and images.dtype.isnative and images.nbytes > LIMIT:
+    if isinstance(images, np.memmap) and images.ndim > 1 and images.dtype.isnative and is_large(images.nbytes):
         return Lazy.of(Array(images))
-    if isinstance(images, Tensor) and images.dtype == torch.uint8 and images.ndim > 1 and images.nbytes > LIMIT:
+    if isinstance(images, Tensor) and images.dtype == torch.uint8 and images.ndim > 1 and is_large(images.nbytes):
         return Lazy.of(Held(images))
     return images
 
@@ -112,7 +112,7 @@ def _listed(data: Any) -> Given:
         content.update(image.contiguous().numpy().data)
         if kept is not None:
             kept.append(image)
-            kept = kept if len(kept) * image.nbytes <= LIMIT else None
+            kept = None if is_large(len(kept) * image.nbytes) else kept
     name = f"{type(data).__name__}, {count} images"
     if kept is not None:
         return Given(torch.stack(kept), torch.tensor(labels), classes, name)

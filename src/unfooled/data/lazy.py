@@ -18,6 +18,11 @@ LIMIT = 256 << 20  # bytes as stored: what is larger is left where it is
 CHUNK = 256  # images that are read at a time where all are gone through
 
 
+def is_large(size: int) -> bool:
+    """Whether images of so many bytes are to stay where they are."""
+    return size > LIMIT
+
+
 class Rows(Protocol):
     """What a tensor of images and a `Lazy` have in common."""
 
@@ -112,7 +117,7 @@ class Lazy:
 
     def chunks(self) -> Iterator[Tensor]:
         """All of them, some at a time."""
-        return (self._read(some) for some in self.rows.split(CHUNK))
+        return (self._read(some) for some in self.rows.split(CHUNK) if len(some))
 
     def whole(self) -> Tensor:
         """All of them, in memory."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unfooled.data.checks import describe, refuse
-from unfooled.data.lazy import CHUNK, LIMIT, Lazy
+from unfooled.data.lazy import CHUNK, Lazy, is_large
 from unfooled.data.mapped import Mapped, Place, formed, place
 from unfooled.data.medical import classes_of
 from unfooled.errors import Note, ParameterError
@@ -91,9 +91,9 @@ def read_npz(path: Path, split: str | None) -> Arrays:
 def _mapped(path: Path, archive: Any, key: str) -> Place | None:
     """Where the images lie, if they are too large to be read and lie there uncompressed."""
     found = place(path, key if key in archive.zip.namelist() else f"{key}.npy")
-    if found is None or found.dtype.itemsize * int(np.prod(found.shape, dtype=np.int64)) <= LIMIT:
-        return None
-    return found
+    if found is not None and is_large(found.dtype.itemsize * int(np.prod(found.shape, dtype=np.int64))):
+        return found
+    return None
 
 
 def _opened(path: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from unfooled.data.lazy import LIMIT, Lazy, Source
+from unfooled.data.lazy import Lazy, Source, is_large
 from unfooled.data.sizes import Size, as_bytes, fit_image, fitted
 from unfooled.errors import DataError, Note
 
@@ -90,7 +91,7 @@ def load_pictures(files: Files, resize: Size | None, crop: Size | None) -> Tenso
         warnings.warn(f"{files.where}: {deep} images of 16 bits were reduced to 8.", Note, stacklevel=4)
     source = Pictures(files, all(header.grey for header in found), size, resize, crop)
     images = Lazy.of(source)
-    return images if images.shape[0] * images.shape[1] * size[0] * size[1] > LIMIT else images.whole()
+    return images if is_large(math.prod(images.shape)) else images.whole()
 
 
 class Pictures(Source):
