@@ -237,7 +237,7 @@ class Environment(Record, frozen=True):
 class Evaluation(Record, frozen=True):
     """A whole study.
 
-    kind:      "demo", "seed-study", "sweep", "attack" or "evaluation".
+    kind:      "demo", "seed-study", "study", "sweep", "attack" or "evaluation".
     verdict:   the sentences to read first.
     settings:  what it was made from, in order: data, models, threats, attacks, seed …
     command:   the command line that makes it again.

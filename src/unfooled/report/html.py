@@ -17,6 +17,7 @@ from unfooled.results import Evaluation, Panel, percent
 KINDS = {
     "demo": "Demonstration",
     "seed-study": "Study",
+    "study": "Study",
     "sweep": "Sweep",
     "attack": "Attack",
     "evaluation": "Evaluation",

@@ -1,0 +1,176 @@
+"""What the page of a safety-critical case shows: tables, curves, pictures, and the sentences that all cases share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..album import Album
+from ..attacks import FGSM, Plan
+from ..environment import command_line, environment, now
+from ..results import Cost, Curve, Evaluation, Gallery, Mark, Panel, Picture, Table, percent
+from ..threats import Linf
+from .case import ATTACKED_AT, GRID, PROTOCOL, Bench, Reached, best_of
+from .case_words import doubts
+
+MIDDLE = 4  # levels: the size of change that the sentences speak of
+SHOWN, CARDS = 3, 12
+FINE = tuple(round(0.05 * 1.12**k, 4) for k in range(46))  # levels of the strongest attack's curve, up to 8.2
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything that was measured of a network on N images.
+
+    evaluation:      the whole evaluation at `MIDDLE`.
+    fast:            by levels, what the protocol reached; at `MIDDLE` the evaluation did.
+    fgsm, smallest:  FGSM over the grid; a minimum-norm attack.
+    best:            of each image the smallest change that any of them found.
+    """
+
+    bench: Bench
+    evaluation: Evaluation
+    fast: dict[int, Reached]
+    fgsm: Reached
+    smallest: Reached
+    best: Reached
+
+    @property
+    def costs(self) -> list[Cost]:
+        """What each part took, when it was measured."""
+        return [*(one.cost for one in self.fast.values()), self.fgsm.cost, self.smallest.cost]
+
+    @property
+    def nearest(self) -> int | None:
+        """The image that the smallest change of all fools; None where nothing fools any."""
+        hit = np.flatnonzero(self.best.fooled())
+        return int(hit[self.best.size[hit].argmin()]) if len(hit) else None
+
+
+def measure(bench: Bench, minimal: Plan, chunk: int, share: tuple[float, float]) -> Measured:
+    """FGSM, the protocol and a minimum-norm attack; what was measured before is read from the folder.
+
+    One whole evaluation, at `MIDDLE`, checks the network and its gradients: that holds for every size of change.
+    """
+    ends = np.linspace(*share, 6).tolist()
+    evaluation, middle = bench.evaluated(MIDDLE, (ends[0], ends[1]))
+    fast = {}
+    for k, levels in enumerate(ATTACKED_AT):
+        fast[levels] = middle if levels == MIDDLE else bench.held(levels, (ends[1 + k // 2], ends[2 + k // 2]), chunk)
+    fgsm = bench.swept("fgsm", FGSM(), (ends[3], ends[4]), chunk=chunk)
+    smallest = bench.swept("smallest-changes", minimal, (ends[4], ends[5]), chunk=chunk)
+    return Measured(bench, evaluation, fast, fgsm, smallest, best_of([smallest, fgsm, *fast.values()]))
+
+
+def page(
+    m: Measured, title: str, verdict: list[str], tables: list[Table], galleries: list[Gallery], settings: dict[str, str],
+    costs: Sequence[Cost] = (), notes: Sequence[str] = (),
+) -> Evaluation:  # fmt: skip
+    """The study as an `Evaluation`: what all cases show, and `tables` and `galleries` of this one."""
+    bench = m.bench
+    return Evaluation(
+        kind="study",
+        title=title,
+        verdict=verdict,
+        settings={
+            "data": bench.data.name, "model": bench.about, "threat": "Linf; levels are steps of 1/255",
+            "attacks": f"{FGSM()}; the protocol {PROTOCOL}; {m.smallest.by[0]} for the smallest changes", **settings,
+            "seed": str(bench.seed),
+        },
+        command=command_line(),
+        environment=environment(),
+        created=now(),
+        tables=[summary(m), *tables],
+        panels=[curve(m)],
+        galleries=galleries,
+        cost=[*m.costs, *costs],
+        notes=[*notes, *doubts(m.evaluation, MIDDLE)],
+        clean_accuracy=m.fgsm.accuracy(0.0),
+        trust=m.evaluation.trust,
+        findings=m.evaluation.findings,
+    )  # fmt: skip
+
+
+def summary(m: Measured) -> Table:
+    """Accuracy clean, under FGSM and under the protocol, of floats and of 8-bit files."""
+    rows = [["0 (not attacked)", *[percent(m.fgsm.accuracy(0.0), interval=True)] * 3]]
+    for levels, reached in m.fast.items():
+        found = (m.fgsm.accuracy(levels), reached.accuracy(levels), m.bench.saved(reached, levels))
+        rows.append([f"{levels}/255", *(percent(one, interval=True) for one in found)])
+    return Table(
+        id="summary",
+        title="Accuracy",
+        columns=["largest change of a pixel", "FGSM", f"protocol {PROTOCOL}", "the same, saved with 8 bits"],
+        rows=rows,
+        strong=[1 + ATTACKED_AT.index(MIDDLE)],
+        caption=f"Of {len(m.bench.data):,} images, with 95 % intervals. A point that FGSM finds at a smaller change counts "
+        "at every larger one. Saved with 8 bits: each pixel is rounded towards its original, as in an image file.",
+    )
+
+
+def curve(m: Measured) -> Panel:
+    """Accuracy against eps: FGSM, and the smallest change that any attack found."""
+    strongest = sorted({*GRID, *(level for level in FINE if level <= GRID[-1])})
+    marks = [
+        Mark(
+            label=f"{PROTOCOL} at {levels}/255", x=float(levels), y=m.fast[levels].accuracy(levels), family="strongest"
+        )
+        for levels in ATTACKED_AT
+    ]
+    return Panel(
+        id="accuracy-against-eps",
+        title="Accuracy against epsilon",
+        x_label="eps (Linf), in steps of 1/255",
+        curves=[
+            Curve(label="FGSM", x=list(GRID), y=[m.fgsm.accuracy(x) for x in GRID], family="FGSM"),
+            Curve(label="strongest found", x=strongest, y=[m.best.accuracy(x) for x in strongest], family="strongest"),
+        ],
+        marks=marks,
+        caption="Strongest found: for each image the smallest change among FGSM's, the protocol's and the minimum-norm "
+        "attack's. All of it is an upper bound: a stronger attack may find smaller changes.",
+    )
+
+
+# --- pictures --------------------------------------------------------------------------------------
+
+
+def pictures(bench: Bench, album: Album, rows: Sequence[int], reached: Reached) -> list[Picture]:
+    """Images of these rows with the points that fooled."""
+    found = []
+    for row in rows:
+        at = torch.tensor([row])
+        point = torch.from_numpy(reached.points[row : row + 1])
+        found += album.add(
+            bench.model, bench.images[at], point, bench.data.labels[at], at, Linf(1.0), str(reached.by[row]), "the network"
+        )  # fmt: skip
+    return found
+
+
+def smallest_galleries(m: Measured, album: Album) -> list[Gallery]:
+    """The image that the smallest change fools, others of other classes, and the twelve smallest."""
+    hit = np.flatnonzero(m.best.fooled())
+    order = hit[np.argsort(m.best.size[hit], kind="stable")].tolist()
+    labels = m.bench.data.labels.tolist()
+    chosen: list[int] = []
+    for row in order:
+        if len(chosen) < SHOWN and labels[row] not in [labels[other] for other in chosen]:
+            chosen.append(row)
+    return [
+        Gallery(
+            id="triptych",
+            title="The smallest changes that fool",
+            kind="triptych",
+            pictures=pictures(m.bench, album, chosen, m.best),
+            caption="First the smallest of all, then the smallest of other classes. The change in the middle is shown "
+            "many times stronger than it is, or there would be nothing to see.",
+        ),
+        Gallery(
+            id="smallest",
+            title=f"The {min(CARDS, len(order))} smallest",
+            kind="grid",
+            pictures=pictures(m.bench, album, order[:CARDS], m.best),
+        ),
+    ]
