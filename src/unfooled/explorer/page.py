@@ -11,7 +11,7 @@ from .desk import Ticket
 from .extra import gr
 from .look import PRIVATE, header, notice
 from .room import Room
-from .state import lesson_possible
+from .state import Subject, lesson_possible
 
 TITLE = "How little does it take to fool a model?"
 
@@ -46,8 +46,9 @@ def build(room: Room, first: int = 0) -> gr.Blocks:
         picking = Picking(room, strips)
         picked = strip.select(picking.choose, None, [subject, message], **PRIVATE)
         sent = upload.upload(picking.receive, [upload, invert], [subject, message], **PRIVATE)
+        turned = invert.input(picking.inside_out, subject, subject, **PRIVATE)
         other.click(picking.turn, at, [at, strip], **PRIVATE)
-        for event in (page.load, picked.then, sent.then):
+        for event in (page.load, picked.then, sent.then, turned.then):
             teach(event)
             explore(event)
         page.unload(picking.leave)
@@ -85,6 +86,10 @@ class Picking:
             f"Your picture, as the model sees it: {width} × {height}{grey} pixels. Whatever it is shown, the model "
             f"answers one of its {len(bench.classes)} classes; that answer counts as right here."
         )
+
+    def inside_out(self, subject: Subject) -> Any:
+        """An uploaded picture with light for dark; one of the data stays as it is."""
+        return gr.skip() if subject.given else self.room.bench.brought(1 - subject.image, Ticket())
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed."""
