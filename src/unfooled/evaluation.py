@@ -236,7 +236,8 @@ class _Rule:
 
 
 def _called(model: Model) -> str:
-    return getattr(model, "__name__", type(model).__name__)
+    function = getattr(model, "function", model)  # of a black box
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def _content(images: Tensor | Streamed) -> Any:

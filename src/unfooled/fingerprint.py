@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from . import rng
 from .data.lazy import Rows
+from .models.access import Access, access_of
 from .models.classifier import Classifier, Model, untouched
 from .models.facts import Facts
 from .models.inside import modules_within
 
 SAMPLE = 8  # images whose clean logits stand for a model without a state
+LABELS = 32  # the same, of a model that gives nothing but labels
 
 
 def state_hash(model: nn.Module) -> str:
@@ -40,6 +42,6 @@ def of_model(model: Model, images: Rows) -> str:
         roots = [module for module in outer if id(module) not in inner]
         return hashlib.sha256("".join(state_hash(root) for root in roots).encode()).hexdigest()[:16]
     with torch.no_grad(), untouched(model), rng.forked(0):
-        logits = Classifier(model)(images[:SAMPLE])
+        logits = Classifier(model)(images[: LABELS if access_of(model) is Access.DECISION else SAMPLE])
     coarse = (logits.double() / logits.double().abs().max().clamp_min(1e-30) * 1000).round()
     return "logits-" + hashlib.sha256(coarse.cpu().numpy().tobytes()).hexdigest()[:16]

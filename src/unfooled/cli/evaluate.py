@@ -94,7 +94,8 @@ def evaluate(
             evaluation = measure(
                 network, found, allowed, chosen["protocol"], seed=chosen["seed"], precision=chosen["precision"], out=place,
                 assertion=claims, batch_size=chosen["batch_size"], budget=chosen["budget"], draws=chosen["draws"],
-                cluster=cluster, settings=settings, command=command_line(), progress=lambda at: bars.update(task, **_shown(at)),
+                cluster=cluster, settings=settings, command=command_line(),
+                progress=lambda at: bars.update(task, **_shown(at)),
             )  # fmt: skip
     page = report.draw(place)
     if junit is not None:

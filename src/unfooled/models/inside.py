@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -34,6 +35,8 @@ def hookable(model: Any) -> list[tuple[str, nn.Module]]:
 
 def uncompiled() -> AbstractContextManager[Any]:
     """What torch.compile has made runs as it was written, so that hooks and modes see its calls and leave no trace."""
+    if "torch._dynamo" not in sys.modules:  # nothing has been compiled; torch would take seconds to import it
+        return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return stance
 
