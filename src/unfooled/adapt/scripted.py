@@ -24,16 +24,16 @@ FLAT = {"aten::round", "aten::floor", "aten::ceil", "aten::trunc", "aten::fix", 
 class Unscripted(Part):
     """TorchScript modules run without what has no derivative in their graphs; the answers change by that much."""
 
-    stand_ins: dict[int, Any] = field(repr=False)
+    stand_ins: tuple[tuple[Any, Any], ...] = field(repr=False)  # each module with its own: so they can be pickled
     name: str = "TorchScript without its rounding"
 
     @contextmanager
     def applied(self, model: Model, images: Tensor) -> Iterator[None]:
         """Call the stand-in for a scripted module wherever the module is called."""
-        call = torch.jit.ScriptModule.__call__
+        call, found = torch.jit.ScriptModule.__call__, {id(module): smooth for module, smooth in self.stand_ins}
 
         def called(module: Any, *args: Any, **kwargs: Any) -> Any:
-            return call(self.stand_ins.get(id(module), module), *args, **kwargs)
+            return call(found.get(id(module), module), *args, **kwargs)
 
         with patch.object(torch.jit.ScriptModule, "__call__", called):
             yield
@@ -41,14 +41,14 @@ class Unscripted(Part):
 
 def unscripted(model: Model) -> Unscripted | None:
     """The part for a model; None where none of its modules is TorchScript with such a call in it."""
-    stand_ins = {}
+    stand_ins = []
     for _, module in modules_within(model):
         if isinstance(module, torch.jit.ScriptModule):
             with suppress(Exception):  # what cannot be copied or frozen is left as it is
                 smooth = _without_flat(module)
                 if smooth is not None:
-                    stand_ins[id(module)] = smooth
-    return Unscripted(stand_ins) if stand_ins else None
+                    stand_ins.append((module, smooth))
+    return Unscripted(tuple(stand_ins)) if stand_ins else None
 
 
 def _without_flat(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 import warnings
@@ -21,9 +22,10 @@ from ..pool import Progress
 from ..shard import Arriving, Outcome
 from .dispatch import Event, Lost, deliver
 from .parcel import packed, part_of, readable
-from .worker import Failure, Opened, Worker, other_versions
+from .worker import Answer, Failure, Opened, Worker, other_versions
 
 COUNTING = 10.0  # seconds after which the machines are counted again
+REACH = 10.0  # seconds for the head of a cluster to answer
 ALONE = 60.0  # seconds without any worker after which it is said that the run waits
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
@@ -90,6 +92,7 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
         return
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
+        _reached(address)
         with _terminable(), _unbound() if address == "local" else nullcontext():
             ray.init(address=address, include_dashboard=False if address == "local" else None, **quiet)
     except Exception as error:  # Ray raises many kinds
@@ -100,6 +103,13 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _reached(address: str) -> None:
+    """Raises `OSError` where nobody answers at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=REACH).close()
 
 
 @contextmanager
@@ -263,12 +273,12 @@ class RayCrew:
     def fetch(self, answer: Any) -> Outcome:
         """What an answer says."""
         try:
-            found: Outcome | Failure = self.ray.get(answer)
+            found: Answer | Failure = self.ray.get(answer)
         except self.ray.exceptions.RayError as error:
             raise Lost from error
         if isinstance(found, Failure):
             raise found.error
-        return found
+        return found.outcome
 
     def forget(self, answer: Any) -> None:
         """An answer that nobody needs: dropping the last reference is enough."""

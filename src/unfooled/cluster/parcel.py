@@ -12,11 +12,15 @@ import io
 import site
 import sys
 import sysconfig
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +30,7 @@ from ..errors import ModelError, UnfooledError
 from ..inputs import Notes, Streamed, checked_images
 
 ENDPOINT = f"{__package__.partition('.')[0]}.models.endpoint"
+CHUNK = 8  # images that are looked at at a time
 SMALL = 256 << 20  # bytes of a source that a worker is sent, to read images by itself
 
 
@@ -55,14 +60,14 @@ class Part:
     """The examples of a shard, on their way to a worker: `index` (M,) says which they are.
 
     rows:    (M,) where a worker that reads finds them in the source; or
-    images:  (M, *shape) floats, or bytes that are 255 times as much.
+    images:  (M, *shape) floats, or bytes that are 255 times as much; an array, which Ray hands on without a copy.
     """
 
     index: Tensor
     labels: Tensor
     names: Tensor
     rows: Tensor | None
-    images: Tensor | None
+    images: np.ndarray | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +88,8 @@ class Parcel:
     def read(self, part: Part) -> Tensor:
         """The images (M, *shape) of a part. Raises `DataError`."""
         if part.images is not None:
-            return as_floats(part.images, torch.float32) if part.images.dtype == torch.uint8 else part.images
+            images = shared(part.images)
+            return as_floats(images, torch.float32) if images.dtype == torch.uint8 else images
         assert self.source is not None
         assert part.rows is not None
         found = replace(self.source.images, rows=part.rows)[:]
@@ -117,7 +123,7 @@ def part_of(question: Question, index: Tensor, read: bool) -> Part:
     read:  whether the worker reads their images by itself.
     """
     rows = question.images.images.rows[index] if read and isinstance(question.images, Streamed) else None
-    images = compact(question.images[index]) if rows is None else None
+    images = compact(question.images[index]).numpy() if rows is None else None
     return Part(index, question.labels[index], question.names[index], rows, images)
 
 
@@ -126,8 +132,19 @@ def compact(images: Tensor) -> Tensor:
     images = images.cpu()
     if images.dtype != torch.float32 or not len(images):
         return images
-    levels = (images * 255).round().clamp(0, 255).to(torch.uint8)
-    return levels if torch.equal(as_floats(levels, torch.float32), images) else images
+    levels = torch.empty(images.shape, dtype=torch.uint8)
+    for some, those in zip(images.split(CHUNK), levels.split(CHUNK), strict=True):  # what stays in the cache is fast
+        those.copy_((some * 255).round_().clamp_(0, 255))
+        if not torch.equal(as_floats(those, torch.float32), some):
+            return images
+    return levels
+
+
+def shared(array: np.ndarray) -> Tensor:
+    """A tensor on the memory of an array that may not be written to, as Ray's are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def packed(question: Question, source: Streamed | None, machines: int = 1) -> bytes:
@@ -221,9 +238,18 @@ def _places() -> list[Path]:
 def _saved(module: Any) -> bytes:
     """A program of TorchScript, which pickle knows nothing of."""
     file = io.BytesIO()
-    torch.jit.save(module, file)
+    with _no_warnings():
+        torch.jit.save(module, file)
     return file.getvalue()
 
 
 def _scripted(data: bytes) -> Any:
-    return torch.jit.load(io.BytesIO(data))
+    with _no_warnings():
+        return torch.jit.load(io.BytesIO(data))
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as a whole
+        yield

@@ -7,12 +7,13 @@ import socket
 import warnings
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from .. import __version__
 from ..errors import UnfooledError
 from ..shard import Outcome, examine
-from .parcel import Part, cloudpickle, unpacked
+from .parcel import Part, cloudpickle, shared, unpacked
 
 VERSIONS = (("unfooled", __version__), ("torch", torch.__version__.partition("+")[0]))
 
@@ -28,6 +29,19 @@ class Opened:
     machine: str
     reads: bool
     versions: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The outcome of a shard; its adversarial examples apart, as an array, which Ray hands on without a copy."""
+
+    bare: Outcome
+    points: np.ndarray
+
+    @property
+    def outcome(self) -> Outcome:
+        """All of it."""
+        return replace(self.bare, adversarial=shared(self.points))
 
 
 @dataclass(frozen=True)
@@ -68,8 +82,8 @@ class Worker:
             return False
         return torch.equal(found, self.parcel.read(sample))
 
-    def examine(self, part: Part) -> tuple[bool, Outcome | Failure]:
-        """The outcome of a shard, or what has been raised; before it, whether it is an outcome."""
+    def examine(self, part: Part) -> tuple[bool, Answer | Failure]:
+        """What became of a shard, or what has been raised; before it, whether it is the former."""
         try:
             question = self.parcel.of(part)
             with warnings.catch_warnings():
@@ -77,7 +91,7 @@ class Worker:
                 outcome = examine(question, torch.arange(len(part.index)))
         except Exception as error:
             return False, Failure(_sendable(error))
-        return True, replace(outcome, adversarial=outcome.adversarial.cpu())
+        return True, Answer(replace(outcome, adversarial=torch.empty(0)), outcome.adversarial.cpu().numpy())
 
 
 def _sendable(error: Exception) -> Exception:
