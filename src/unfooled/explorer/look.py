@@ -10,7 +10,11 @@ from ..report import style
 from .extra import gr
 
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Liberation Sans", "Arial", "sans-serif")
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+PRIVATE: dict[str, Any] = {  # what comes while an answer is awaited is asked afterwards, and only the last of it
+    "api_visibility": "private",
+    "show_progress": "hidden",
+    "trigger_mode": "always_last",
+}
 TIMED: dict[str, Any] = PRIVATE | {  # the browser's clock takes the place of the last input: see `desk`
     "js": "(...given) => [...given.slice(0, -1), performance.timeOrigin + performance.now()]",
     "trigger_mode": "multiple",

@@ -156,7 +156,7 @@ def bars(before: Tensor, after: Tensor, classes: Sequence[str], most: int = BARS
             f'<i class="{kind}" style="width:{100 * two:.2f}%"></i></span>'
             f'<span class="share"><small>{_hundredths(one)}</small><b>{_hundredths(two)}\N{NO-BREAK SPACE}%</b></span></li>'
         )
-    key = '<p class="key"><i class="before"></i>before<i class="plain"></i>after</p>'
+    key = '<p class="key"><span><i class="before"></i>before</span><span><i class="plain"></i>after</span></p>'
     return f'<div><ul class="shares">{"".join(rows)}</ul>{key}</div>'
 
 
@@ -182,7 +182,7 @@ def _way(told: Lesson, seen: Seen, classes: Sequence[str]) -> str:
     ]
     body = "".join(_line(xs, [100 * y for y in ys], most, f"line {kind}") for kind, _, ys in lines)
     body += _marker(seen.eps, most, [100 * float(seen.after[k]) for k in (label, rival)])
-    key = "".join(f'<i class="{kind}"></i>{escape(name)}' for kind, name, _ in lines)
+    key = "".join(f'<span><i class="{kind}"></i>{escape(name)}</span>' for kind, name, _ in lines)
     return f'{_chart(body, most, "share, %", "How sure the model is along epsilon")}<p class="key">{key}</p>'
 
 
@@ -195,7 +195,7 @@ def accuracy(curves: Sequence[tuple[str, str, Points]], eps: float, most: float,
         low, high = ([100 * getattr(e, end) for e in points.accuracy] for end in ("low", "high"))
         body += _band(points.eps, low, high, most, kind)
         body += _line(points.eps, [100 * e.value for e in points.accuracy], most, f"line {kind}")
-        key += f'<i class="{kind}"></i>{escape(name)}'
+        key += f'<span><i class="{kind}"></i>{escape(name)}</span>'
     at = [100 * float(np.interp(eps, p.eps, [e.value for e in p.accuracy])) for _, _, p in curves]
     body += _marker(eps, most, at)
     for (_, name, points), value in zip(curves, at, strict=True):

@@ -35,9 +35,9 @@ def build(run: Run) -> gr.Blocks:
                                 elem_id="class", min_width=150)  # fmt: skip
             fate = gr.Dropdown([("whatever became of it", ""), *((name, name) for name in run.fates)], value="",
                                label="Fooled by", elem_id="fate", min_width=210)  # fmt: skip
-            low = gr.Slider(0, _up(largest, step), 0, step=step, label="Change of at least", elem_id="low", buttons=[],
+            low = gr.Slider(0, _up(largest, step), 0, step=step, label="Change from", elem_id="low", buttons=[],
                             min_width=170)  # fmt: skip
-            high = gr.Slider(0, _up(largest, step), _up(largest, step), step=step, label="and at most", elem_id="high",
+            high = gr.Slider(0, _up(largest, step), _up(largest, step), step=step, label="to", elem_id="high",
                              buttons=[], min_width=170)  # fmt: skip
             order = gr.Dropdown(list(ORDERS), value=ORDERS[0], label="Order", elem_id="order", min_width=180)
         handlers = Examples(run)
@@ -47,8 +47,8 @@ def build(run: Run) -> gr.Blocks:
             before = gr.Button("Earlier", size="sm", elem_id="earlier", min_width=110, scale=0)
             after = gr.Button("More", size="sm", elem_id="more", min_width=110, scale=0)
         one = gr.HTML(handlers.opening(), elem_id="one")
-        for event in (label.input, fate.input, low.release, low.input, high.release, high.input, order.input):
-            event(handlers.filter, asked, [at, grid], **PRIVATE)
+        changes = [label.input, fate.input, low.release, low.input, high.release, high.input, order.input]
+        gr.on(changes, handlers.filter, asked, [at, grid], **PRIVATE)  # one listener: its answers cannot overtake
         before.click(handlers.back, [at, *asked], [at, grid], **PRIVATE)
         after.click(handlers.on, [at, *asked], [at, grid], **PRIVATE)
         grid.select(handlers.show, None, one, scroll_to_output=True, **PRIVATE)
