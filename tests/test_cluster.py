@@ -477,7 +477,7 @@ def pictures(folder, count=6):
 
 def test_a_worker_reads_images_that_it_has_and_is_sent_those_that_it_has_not(short, tmp_path, monkeypatch):
     pytest.importorskip("ray")
-    monkeypatch.setattr("unfooled.data.pictures.LIMIT", 0)
+    monkeypatch.setattr("unfooled.data.lazy.LIMIT", 0)
     pictures(tmp_path / "pictures")
     found = uf.data.load(str(tmp_path / "pictures")).floats()
     assert not isinstance(found, torch.Tensor)
