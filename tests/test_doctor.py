@@ -2,14 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import unfooled as uf
 from unfooled.cli import run
 from unfooled.doctor import Named, diagnose
 from unfooled.models import BlackBox, Facts
+from unfooled.models.pixels import Pixels, Resize, check
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -32,7 +35,7 @@ class Adapter(nn.Module):
         super().__init__()
         self.net = net
         self.facts = Facts(format="a test", source="here", size=(1, 28, 28), preprocessing="halved", classes=classes)
-        self.raw = raw or (lambda x: net(x).detach())
+        self.raw = raw or (lambda x: net(x).argmax(1))
 
     def forward(self, x):
         return self.net(x)
@@ -52,7 +55,7 @@ def test_a_sound_pair_is_healthy(network, sample):
 
 
 def test_an_adapter_that_is_another_model_than_the_raw_one_shows(network, sample):
-    found = diagnose(Adapter(network, CLOTHES, raw=lambda x: network(1 - x)), sample, "linf:0.1")
+    found = diagnose(Adapter(network, CLOTHES, raw=lambda x: network(1 - x).argmax(1)), sample, "linf:0.1")
     assert found.raw.value < found.clean.value - 0.3
 
 
@@ -121,3 +124,20 @@ def test_images_may_be_tensors(network, sample):
     assert found.data["labels"].startswith("0 to 9")
     with pytest.raises(uf.errors.DataError):
         diagnose(network, (torch.rand(4, 1, 28, 28) * 300, torch.zeros(4, dtype=torch.int64)), uf.Linf(0.1))
+
+
+def test_the_pipeline_that_a_model_was_compared_with_is_its_raw_one(sample):
+    def pipeline(picture):
+        small = np.asarray(picture.resize((14, 14), Image.Resampling.BILINEAR), dtype=np.float32)
+        return torch.from_numpy(small)[None] / 127.5 - 1
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(196, 10))
+    pixels = Pixels(network, [Resize(14, 14)], (0.5,), (0.5,), 1, Facts())
+    assert pixels.raw is None
+    assert diagnose(pixels, sample, "linf:0.1").raw is None
+    check(pixels, pipeline, "this")
+    found = diagnose(pixels, sample, "linf:0.1")
+    assert abs(found.raw.value - found.clean.value) <= 1 / 64  # its pipeline rounds to bytes
+    pixels.pipeline = lambda picture: pipeline(picture.rotate(180))
+    assert not torch.equal(pixels.raw(sample.floats()), pixels(sample.floats()).argmax(1))

@@ -13,12 +13,13 @@ from torch import Tensor
 from . import protocols, rng
 from .checks.preflight import SAMPLE, preflight
 from .data import given
+from .errors import ModelError
 from .inputs import Notes, checked_labels, prepared
 from .intervals import clopper_pearson
 from .judging import appraise
 from .models.access import access_of
 from .models.bring import brought
-from .models.classifier import Classifier, Model, logits_of, untouched
+from .models.classifier import Classifier, Model, untouched
 from .models.facts import facts_of
 from .planning import planned
 from .results import AttackCost, Estimate, Finding
@@ -143,12 +144,15 @@ def _of_data(name: str, images: Any, labels: Tensor, sample: _Sample) -> dict[st
 
 
 def _raw(model: Model, sample: _Sample) -> Estimate | None:
-    """Clean accuracy by the model's own pipeline, which an adapter has as its method `raw`."""
+    """Clean accuracy by the model's own pipeline, which an adapter has as `raw`: from images to labels (N,)."""
     pipeline = getattr(model, "raw", None)
     if pipeline is None:
         return None
-    with torch.no_grad(), untouched(model):
-        parts = [logits_of(pipeline(x), len(x)).argmax(1).cpu() for x in sample.images.split(64)]
+    try:
+        with torch.no_grad(), untouched(model):
+            parts = [pipeline(x).cpu() for x in sample.images.split(64)]
+    except Exception as error:  # whatever another package may raise
+        raise ModelError(f"The model's own pipeline failed: {type(error).__name__}: {error}") from error
     return clopper_pearson(int((torch.cat(parts) == sample.labels).sum()), len(sample.labels))
 
 

@@ -12,6 +12,7 @@ from .compare import compare
 from .demo import demo
 from .doctor import doctor
 from .evaluate import evaluate
+from .explore import explore
 from .listing import list_
 from .report import report
 from .runs import runs
@@ -52,6 +53,7 @@ app.command()(attack)
 app.command()(sweep)
 app.command()(train)
 app.command()(report)
+app.command()(explore)
 app.command()(runs)
 app.command()(compare)
 app.command()(verify)

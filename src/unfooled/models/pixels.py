@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..errors import ModelError, must_be
 from . import resampling
+from .classifier import logits_of
 from .facts import Facts
 
 LEVELS = 2.0  # of 256 that two pipelines may differ by: each of Pillow's two passes rounds to bytes
@@ -163,6 +164,7 @@ class Pixels(nn.Module):
         if not bool((self.std > 0).all()):
             raise must_be("Pixels", "std", "floats above 0", tuple(std))
         self.facts = replace(facts, preprocessing=self.words)
+        self.pipeline: Callable[[Image.Image], Tensor] | None = None  # the model's own, as `check` was given it
 
     @property
     def words(self) -> str:
@@ -184,6 +186,20 @@ class Pixels(nn.Module):
         for step in self.steps:
             images = step(images)
         return (images - self.mean.to(images.dtype)) / self.std.to(images.dtype)
+
+    @property
+    def raw(self) -> Callable[[Tensor], Tensor] | None:
+        """What the model's own pipeline makes of images: labels (N,). None where it has none."""
+        return None if self.pipeline is None else self._raw
+
+    def _raw(self, images: Tensor) -> Tensor:
+        assert self.pipeline is not None
+        taken = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        pictures = [Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one) for one in taken]
+        if self.channels == 3:
+            pictures = [one.convert("RGB") for one in pictures]
+        ready = torch.stack([self.pipeline(one) for one in pictures]).to(self.mean)
+        return logits_of(self.network(ready), len(images)).argmax(1)
 
     def forward(self, images: Tensor) -> Any:
         """Logits, or what else the network answers, of images (N, C, H, W) in [0, 1]."""
@@ -210,6 +226,7 @@ def differs(pixels: Pixels, pipeline: Callable[[Image.Image], Tensor]) -> float:
 
 def check(pixels: Pixels, pipeline: Callable[[Image.Image], Tensor], what: str) -> None:
     """Refuse to go on where `differs` is more than rounding explains: its numbers would be another model's."""
+    pixels.pipeline = pipeline
     off = differs(pixels, pipeline)
     if off > LEVELS:
         shown = f"by up to {off:.0f} of 256 levels" if math.isfinite(off) else "in shape"

@@ -95,6 +95,12 @@ class KerasModel(nn.Module):
             torch.rand(1, generator=self.drawn)  # Keras draws by states of its own: so it is seen that it has drawn
         return found
 
+    def raw(self, images: Tensor) -> Tensor:
+        """The labels (N,) that Keras' own `predict_on_batch` answers."""
+        network, _ = self.held
+        answers = torch.as_tensor(network.predict_on_batch(self._inward(images).detach().cpu().numpy()))
+        return (answers.flatten() > 0.5).long() if answers.shape[1:].numel() == 1 else answers.argmax(1)
+
     def _inward(self, images: Tensor) -> Tensor:
         """Images as the network takes them."""
         x = images

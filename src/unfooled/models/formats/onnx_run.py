@@ -92,6 +92,10 @@ class Converted(nn.Module):
                 self._compare(answer.detach(), logits_of(self._reference[0](images), len(images)))
         return answer
 
+    def raw(self, images: Tensor) -> Tensor:
+        """The labels (N,) that onnxruntime answers."""
+        return logits_of(self._reference[0](images), len(images)).argmax(1)
+
     def _compare(self, found: Tensor, expected: Tensor) -> None:
         if found.shape != expected.shape:
             raise ModelError(

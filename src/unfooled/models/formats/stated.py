@@ -76,6 +76,11 @@ class Shaped(nn.Module):
         self.network = network
         self.shape, self.source = shape, source
 
+    @property
+    def raw(self) -> Any:
+        """Labels (N,) by the network's own pipeline, where it has one."""
+        return getattr(self.network, "raw", None)
+
     def forward(self, images: Tensor) -> Any:
         """What the network answers to images (N, *shape)."""
         given = tuple(images.shape[1:])
