@@ -156,6 +156,7 @@ KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "crop": (_SIZES, _size),
     "ray": ("'local', 'auto' or HOST:PORT of a Ray cluster", _text),
     "ray_cores": ("an int of at least 1", _whole(1)),
+    "columns": ("columns of a table, such as 'image=scan,label=diagnosis'", _text),
     "classes": ("a class index, an int of at least 0, for each class folder, such as cat = 3", _classes),
 }
 

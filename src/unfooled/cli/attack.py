@@ -34,6 +34,7 @@ def attack(
     resize: shared.Resize = None,
     crop: shared.Crop = None,
     classes: shared.Classes = None,
+    columns: shared.Columns = None,
     batch_size: shared.Batch = None,
     budget: shared.Budget = None,
     draws: shared.Draws = 1,
@@ -72,7 +73,7 @@ def attack(
         )
     )
     with terminal.notes_shown():
-        found = shared.load_data(named[1], resize, crop, classes)
+        found = shared.load_data(named[1], resize, crop, classes, columns)
         network = shared.load_model(named[0], weights, found, options, allow_code)
         targets = keep = None
         if target is not None:

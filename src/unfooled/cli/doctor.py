@@ -29,6 +29,7 @@ def doctor(
     resize: shared.Resize = None,
     crop: shared.Crop = None,
     classes: shared.Classes = None,
+    columns: shared.Columns = None,
     seed: shared.Seed = 0,
     json: shared.Json = False,
 ) -> None:
@@ -44,7 +45,7 @@ def doctor(
     named = shared.one_of(model, model_, "MODEL"), shared.one_of(data, data_, "DATA")
     wall = None if defense is None else defenses.parse(defense)
     with terminal.notes_shown():
-        found = shared.load_data(named[1], resize, crop, classes)
+        found = shared.load_data(named[1], resize, crop, classes, columns)
         network = shared.load_model(named[0], None if weights is None else Path(weights), found, options, allow_code)
         network = network if wall is None else defenses.defend(network, wall)
         diagnosis = diagnose(network, found, threat, protocol, seed)

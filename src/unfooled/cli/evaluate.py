@@ -48,6 +48,7 @@ def evaluate(
     resize: shared.Resize = None,
     crop: shared.Crop = None,
     classes: shared.Classes = None,
+    columns: shared.Columns = None,
     batch_size: shared.Batch = None,
     budget: shared.Budget = None,
     draws: Annotated[int | None, typer.Option(help="Passes that a random model's gradients are averaged over.")] = None,
@@ -82,7 +83,7 @@ def evaluate(
     if chosen["out"] is not None:
         terminal.writable(Path(chosen["out"]))
     with terminal.notes_shown():
-        found = shared.load_data(chosen["data"], chosen["resize"], chosen["crop"], chosen["classes"])
+        found = shared.load_data(chosen["data"], chosen["resize"], chosen["crop"], chosen["classes"], chosen["columns"])
         network, settings = _network(chosen, found)
         if plan:
             stages = protocols.named(chosen["protocol"], allowed, access_of(network))
@@ -150,7 +151,7 @@ def _network(chosen: dict[str, Any], found: Any) -> tuple[Any, dict[str, str]]:
     wall = None if chosen["defense"] is None else defenses.parse(chosen["defense"])
     options = chosen["model_options"]
     network = shared.load_model(chosen["model"], weights, found, options, chosen["allow_code"])
-    brought = {name: str(chosen[name] or "") for name in ("model", "weights", "defense", "resize", "crop")}
+    brought = {name: str(chosen[name] or "") for name in ("model", "weights", "defense", "resize", "crop", "columns")}
     which = [word for word in options or () if word.partition("=")[0].strip() not in ASKING]
     brought["model_options"] = shlex.join(which)
     settings = {name: value for name, value in brought.items() if value} | {"data": chosen["data"]}

@@ -30,6 +30,7 @@ def explore(
     resize: shared.Resize = None,
     crop: shared.Crop = None,
     classes: shared.Classes = None,
+    columns: shared.Columns = None,
     image: Annotated[int, typer.Option(min=0, help="The picture to open with, by its number in the data.")] = 0,
     host: Annotated[str, typer.Option(help="The address to listen on. Other than loopback only with a password.")] = (
         "127.0.0.1"
@@ -51,7 +52,7 @@ def explore(
             page = _of_run(place)
         else:
             named = _named(model, model_, MODEL, "MODEL"), _named(data, data_, DATA, "DATA")
-            found = shared.load_data(named[1], resize, crop, classes)
+            found = shared.load_data(named[1], resize, crop, classes, columns)
             network = shared.load_model(named[0], weights, found, options, allow_code)
             page = _of_model(network, found, named[0], image)
         served = serve.serve(page, host, port, password, browser)

@@ -27,7 +27,8 @@ ModelArgument = Annotated[
     ),
 ]
 DataArgument = Annotated[
-    str | None, typer.Argument(metavar="DATA", help="mnist, cifar10:test:0-1000, a folder, an .npz file …")
+    str | None,
+    typer.Argument(metavar="DATA", help="mnist, cifar10:test:0-1000, photos/, images.npz, table.csv, hf:ORG/NAME …"),
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", help="The same as MODEL.")]
 DataOption = Annotated[str | None, typer.Option("--data", help="The same as DATA.")]
@@ -45,6 +46,7 @@ CLASSES = typer.Option(
     "--classes", help="Class folders and the model's indices: cat=3,dog=5, or a JSON file of such an object."
 )
 Classes = Annotated[str | None, CLASSES]
+Columns = Annotated[str | None, typer.Option(help="Columns of a table: image=scan,label=diagnosis.")]
 Threat = Annotated[str, typer.Option(help="The set of changes allowed: linf:8/255, l2:0.5, l1:12, l0:20.")]
 Defense = Annotated[str | None, typer.Option(help="Put a defense in front: blur:sigma=1. Attacked adaptively.")]
 Batch = Annotated[int | None, typer.Option(help="Images in work at a time.")]
@@ -75,7 +77,11 @@ def size(text: str | None, name: str) -> int | tuple[int, int] | None:
 
 
 def load_data(
-    spec: str, resize: str | None = None, crop: str | None = None, classes: str | dict[str, int] | None = None
+    spec: str,
+    resize: str | None = None,
+    crop: str | None = None,
+    classes: str | dict[str, int] | None = None,
+    columns: str | None = None,
 ) -> Dataset:
     """The data set of a spec, with a bar for a download."""
     from .. import data
@@ -93,6 +99,7 @@ def load_data(
             resize=size(resize, "resize"),
             crop=size(crop, "crop"),
             classes=read_classes(classes),
+            columns=columns,
             progress=downloaded,
         )
 

@@ -48,6 +48,7 @@ def sweep(
     resize: shared.Resize = None,
     crop: shared.Crop = None,
     classes: shared.Classes = None,
+    columns: shared.Columns = None,
     seed: shared.Seed = 0,
     json: shared.Json = False,
 ) -> None:
@@ -66,11 +67,11 @@ def sweep(
     question = {"model": chosen, "weights": weights, "model_options": options,
                 "data": spec, "study": study, "threat": threat, "eps": eps,
                 "attack": method, "defense": defense, "strengths": strengths, "resize": resize, "crop": crop,
-                "classes": classes, "seed": seed}  # fmt: skip
+                "classes": classes, "columns": columns, "seed": seed}  # fmt: skip
     usual = Path("runs/seed") / Path(spec).name if study else shared.own_folder("sweep", *question.values())
     folder = RunFolder(terminal.writable(out or usual))
     with terminal.notes_shown(), folder.running({k: str(v) for k, v in question.items() if v is not None}):
-        found = shared.load_data(spec, resize, crop, classes)
+        found = shared.load_data(spec, resize, crop, classes, columns)
         with terminal.progress() as bars:
             task = bars.add_task("starting", total=1.0, note="")
 

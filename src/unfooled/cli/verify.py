@@ -28,6 +28,7 @@ def verify(
     resize: shared.Resize = None,
     crop: shared.Crop = None,
     classes: shared.Classes = None,
+    columns: shared.Columns = None,
     json: shared.Json = False,
 ) -> None:
     """Check every example of a run from scratch against the model; exit 1 if any does not hold."""
@@ -42,9 +43,10 @@ def verify(
     named = _named(spec, folder, model=model, data=data)
     brought = weights or (None if model else spec.get("weights")) or None
     wall = defense or (None if model else spec.get("defense")) or None
-    resized, cropped = (given or spec.get(name) for name, given in (("resize", resize), ("crop", crop)))
+    told = (("resize", resize), ("crop", crop), ("columns", columns))
+    resized, cropped, columns = (given or spec.get(name) for name, given in told)
     with terminal.notes_shown():
-        found = shared.load_data(named["data"], resized, cropped, classes)
+        found = shared.load_data(named["data"], resized, cropped, classes, columns)
         chosen = options or (None if model else shlex.split(spec.get("model_options", "")))
         network = shared.load_model(
             named["model"], None if brought is None else Path(brought), found, chosen, allow_code
