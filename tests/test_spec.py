@@ -25,6 +25,15 @@ budget = 500
 draws = 4
 resize = 32
 crop = "28x28"
+columns = "image=scan"
+allow_code = true
+ray = "local"
+ray_cores = 2
+
+[model_options]
+rate = 5
+answers = "labels"
+last = true
 
 [classes]
 cat = 3
@@ -46,6 +55,8 @@ def test_every_key_comes_back(tmp_path):
         "data": f"{tmp_path}/photos:val[0:100]", "threat": "linf:8/255", "protocol": "fast", "defense": "blur:sigma=1",
         "seed": 3, "precision": 0.03, "assert": ["attacked>=0.4"], "out": "/runs/study", "batch_size": 64, "budget": 500,
         "draws": 4, "resize": "32", "crop": "28x28", "classes": {"cat": 3, "big dog": 5},
+        "model_options": ["rate=5", "answers=labels", "last=true"], "allow_code": True, "columns": "image=scan",
+        "ray": "local", "ray_cores": 2,
     }  # fmt: skip
     assert read(spec(tmp_path, "")) == {}
 
@@ -59,6 +70,12 @@ def test_every_key_comes_back(tmp_path):
         ("data", "/data/photos", "/data/photos"),
         ("model", "fashion-mnist/plain", "fashion-mnist/plain"),
         ("model", "model.py:make", "{}/model.py:make"),
+        ("model", "net.onnx", "{}/net.onnx"),
+        ("model", "timm:resnet18", "timm:resnet18"),
+        ("model", "hf:nets/vit", "hf:nets/vit"),
+        ("model", "https://example.org/classify", "https://example.org/classify"),
+        ("data", "scans.csv:val", "{}/scans.csv:val"),
+        ("data", "hf:ORG/NAME:test", "hf:ORG/NAME:test"),
         ("weights", "sub/best.pt", "{}/sub/best.pt"),
     ],
 )

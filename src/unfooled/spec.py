@@ -11,7 +11,7 @@
     cat = 3
 
 Paths are relative to the file. In `data` and `model` a text with a slash, and one that ends in .npz or .py:NAME, is a
-path; any other is a name.
+path, as is one that ends in another form's suffix, such as .onnx or .csv; any other is a name.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from .assertions import Assertion
 from .errors import MissingData, ParameterError, UnknownName, unknown
 
 _SIZE = re.compile(r"\d+(x\d+)?", re.IGNORECASE)
+_MODEL = re.compile(r"\.(py:\w+|onnx|keras|pt2|pth?|ts|torchscript|joblib|pkl|pickle|skops)$", re.IGNORECASE)
+_DATA = re.compile(r"[/\\]|\.(npz|csv|tsv|parquet)(:|\[|$)", re.IGNORECASE)
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
 _ENTRY = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
 
@@ -71,7 +73,7 @@ def _from(folder: Path, key: str, value: Any) -> Any:
     """The value with what is a path in it made relative to where the spec file lies."""
     if key in ("weights", "out") or (key in ("model", "data") and _is_path(key, value)):
         lead, rest = (value, "")
-        if key == "model":
+        if key == "model" and ".py:" in value:
             lead, _, rest = value.rpartition(":")
             rest = f":{rest}"
         return str(folder / Path(lead).expanduser()) + rest  # an absolute path stays as it is
@@ -79,9 +81,9 @@ def _from(folder: Path, key: str, value: Any) -> Any:
 
 
 def _is_path(key: str, value: str) -> bool:
-    if key == "model":
-        return re.search(r"\.py:\w+$", value) is not None
-    return re.search(r"[/\\]|\.npz(:|\[|$)", value) is not None
+    if re.match(r"(hf|timm|https?):", value):
+        return False
+    return (_MODEL if key == "model" else _DATA).search(value) is not None
 
 
 # --- what a key may hold: each check gives the value, or None if it is not right ----------------------
@@ -131,7 +133,7 @@ def _classes(value: Any) -> dict[str, int] | None:
 
 def _options(value: Any) -> list[str] | None:
     plain = isinstance(value, dict) and value and all(isinstance(v, str | int | float) for v in value.values())
-    return [f"{name}={v}" for name, v in value.items()] if plain else None
+    return [f"{name}={str(v).lower() if isinstance(v, bool) else v}" for name, v in value.items()] if plain else None
 
 
 _SIZES = "a side such as 32, or a text such as '32x48'"
