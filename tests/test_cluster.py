@@ -428,6 +428,16 @@ def test_a_model_that_cannot_be_pickled_is_told_of():
         packed(question(model, images, labels), None)
 
 
+def test_an_endpoint_s_budget_is_kept_on_one_machine(tmp_path):
+    pytest.importorskip("ray")
+    _, images, labels = setting(4)
+    model = uf.models.load("http://127.0.0.1:1/", answers="labels", classes=3, cache=tmp_path / "answers.sqlite")
+    asked = replace(question(model, images, labels), plan=uf.attacks.HopSkipJump(steps=10))
+    with pytest.raises(ModelError, match=r"kept in a file of this machine, and the cluster has others\. Evaluate it"):
+        packed(asked, None, machines=2)
+    assert packed(asked, None, machines=1)
+
+
 def test_what_an_examination_raises_is_raised_again():
     pytest.importorskip("ray")
     _, images, labels = setting(4)
