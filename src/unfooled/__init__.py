@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import attacks, data, defenses, errors, losses, models, protocols
+    from . import attacks, cluster, data, defenses, errors, losses, models, protocols
     from .attacks import Cascade, Escalate, Restarts, Targeted
     from .defenses import defend
     from .engine import Result, attack, perturb
@@ -49,7 +49,7 @@ _HOME = {
     "sweep": "sweeping",
     "train": "training",
 }
-_MODULES = ("attacks", "data", "defenses", "errors", "losses", "models", "protocols")
+_MODULES = ("attacks", "cluster", "data", "defenses", "errors", "losses", "models", "protocols")
 
 __all__ = [
     "L0",
@@ -70,6 +70,7 @@ __all__ = [
     "__version__",
     "attack",
     "attacks",
+    "cluster",
     "data",
     "defend",
     "defenses",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from .. import __version__
+from .._version import __version__
 from ..errors import UnfooledError
 from ..shard import Outcome, examine
 from .parcel import Part, cloudpickle, shared, unpacked
