@@ -88,7 +88,7 @@ unfooled study {name}
 python tools/case_pages.py
 ```
 
-{passes}, {minutes:.0f} minutes in all. Made with unfooled {env.unfooled}, torch {env.torch}, Python {env.python} on {env.machine}, {env.threads}
+{training}{passes}, {minutes:.0f} minutes in all. Made with unfooled {env.unfooled}, torch {env.torch}, Python {env.python} on {env.machine}, {env.threads}
 thread, on a machine that did other work as well; seed {seed}.
 """
 
@@ -116,12 +116,13 @@ def body(name: str, page: Page, found: Evaluation, plots: Path) -> str:
     for plot in page.plots:
         pictures.mkdir(parents=True, exist_ok=True)
         shutil.copy(plots / f"{plot}.png", pictures / f"{plot}.png")
-        parts.append(f"![{page.title}: {plot.replace('-', ' ')}]({name}/{plot}.png)\n")
-    if found.notes:
-        parts += ["## Notes\n", *(f"- {note}" for note in found.notes if "/report.html" not in note), ""]
+        parts.append(f"![{page.title.partition(':')[0]}: {plot.replace('-', ' ')}]({name}/{plot}.png)\n")
+    if notes := [f"- {note}" for note in found.notes if "/report.html" not in note]:
+        parts += ["## Notes\n", *notes, ""]
     forward, backward = sum(c.forward for c in found.cost), sum(c.backward for c in found.cost)
     tail = TAIL.format(
         name=name, passes=f"{forward:,} forward and {backward:,} backward passes", env=found.environment,
+        training=f"Trained on {trained}. " if (trained := found.settings.get("training")) else "",
         minutes=sum(c.seconds for c in found.cost) / 60, seed=found.settings["seed"],
     )  # fmt: skip
     return "\n".join([*parts, tail])

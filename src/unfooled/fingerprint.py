@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,8 +28,8 @@ def state_hash(model: nn.Module) -> str:
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
         if isinstance(value, Tensor):
-            held = value.detach().cpu().contiguous()
-            digest.update(held.view(torch.uint8).numpy().tobytes() if value.dim() else np.asarray(held).tobytes())
+            held = value.detach().cpu().contiguous().reshape(-1)  # strides of channels last are in the way of views
+            digest.update(held.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

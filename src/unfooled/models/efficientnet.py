@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -104,6 +105,7 @@ def lite0(weights: Path | None = None) -> nn.Module:
     """
     path = weights or _installed()
     model = Normalized(apply(EfficientNetLite0(), path), MEAN, STD).eval()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # on CPUs more than twice as fast forward
     model.facts = Facts(  # type: ignore[assignment]
         format="EfficientNet-Lite0, pretrained on ImageNet", source=path.name, size=(3, SIDE, SIDE),
         preprocessing="(255 x - 127) / 128",

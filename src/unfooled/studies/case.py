@@ -209,6 +209,7 @@ def fitted(
     if not path.exists():
         say("reading the training images", share[0])
         images, labels = data()
+        folder.keep("training", {"images": len(images)})
         with rng.forked(seed):
             model = build()
         train(
@@ -220,3 +221,9 @@ def fitted(
         )  # fmt: skip
         save_weights(model, path, about | {"recipe": str(recipe), "seed": str(seed)})
     return load_weights(build(), Path(path)).eval()
+
+
+def training_words(folder: RunFolder, spec: str, copies: str = "") -> dict[str, str]:
+    """The setting that says what the study's own network was trained on; nothing where it was brought."""
+    held = folder.kept("training")
+    return {} if held is None else {"training": f"{spec}, {held['images']:,} images{copies}"}

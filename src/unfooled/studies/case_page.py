@@ -11,13 +11,15 @@ import torch
 from ..album import Album
 from ..attacks import FGSM, Plan
 from ..environment import command_line, environment, now
-from ..results import Cost, Curve, Evaluation, Gallery, Mark, Panel, Picture, Table, percent
+from ..judging import judge
+from ..results import Cost, Curve, Estimate, Evaluation, Gallery, Mark, Panel, Picture, Table, percent
 from ..threats import Linf
 from .case import ATTACKED_AT, GRID, PROTOCOL, Bench, Reached, best_of
 from .case_words import doubts
 
 MIDDLE = 4  # levels: the size of change that the sentences speak of
 SHOWN, CARDS = 3, 12
+SURE = 0.9  # the confidence of an answer that is no toss-up
 FINE = tuple(round(0.05 * 1.12**k, 4) for k in range(46))  # levels of the strongest attack's curve, up to 8.2
 
 
@@ -37,6 +39,11 @@ class Measured:
     fgsm: Reached
     smallest: Reached
     best: Reached
+
+    def saved(self, levels: int) -> Estimate:
+        """Accuracy on the protocol's points in 8 bits; the evaluation, at `MIDDLE`, also searched among 8-bit images."""
+        searched = self.evaluation.rounded if levels == MIDDLE else None
+        return searched or self.bench.saved(self.fast[levels], levels)
 
     @property
     def costs(self) -> list[Cost]:
@@ -98,7 +105,7 @@ def summary(m: Measured) -> Table:
     """Accuracy clean, under FGSM and under the protocol, of floats and of 8-bit files."""
     rows = [["0 (not attacked)", *[percent(m.fgsm.accuracy(0.0), interval=True)] * 3]]
     for levels, reached in m.fast.items():
-        found = (m.fgsm.accuracy(levels), reached.accuracy(levels), m.bench.saved(reached, levels))
+        found = (m.fgsm.accuracy(levels), reached.accuracy(levels), m.saved(levels))
         rows.append([f"{levels}/255", *(percent(one, interval=True) for one in found)])
     return Table(
         id="summary",
@@ -107,7 +114,8 @@ def summary(m: Measured) -> Table:
         rows=rows,
         strong=[1 + ATTACKED_AT.index(MIDDLE)],
         caption=f"Of {len(m.bench.data):,} images, with 95 % intervals. A point that FGSM finds at a smaller change counts "
-        "at every larger one. Saved with 8 bits: each pixel is rounded towards its original, as in an image file.",
+        "at every larger one. Saved with 8 bits: each pixel is rounded towards its original, as in an image file; at "
+        f"{MIDDLE}/255 the evaluation also searched among such images.",
     )
 
 
@@ -150,13 +158,14 @@ def pictures(bench: Bench, album: Album, rows: Sequence[int], reached: Reached) 
 
 
 def smallest_galleries(m: Measured, album: Album) -> list[Gallery]:
-    """The image that the smallest change fools, others of other classes, and the twelve smallest."""
+    """The image that the smallest change fools; the smallest where the network was sure; the twelve smallest."""
     hit = np.flatnonzero(m.best.fooled())
     order = hit[np.argsort(m.best.size[hit], kind="stable")].tolist()
+    sure = judge(m.bench.model, m.bench.images, m.bench.data.labels).confidence >= SURE
     labels = m.bench.data.labels.tolist()
-    chosen: list[int] = []
+    chosen: list[int] = order[:1]
     for row in order:
-        if len(chosen) < SHOWN and labels[row] not in [labels[other] for other in chosen]:
+        if len(chosen) < SHOWN and sure[row] and labels[row] not in [labels[other] for other in chosen]:
             chosen.append(row)
     return [
         Gallery(
@@ -164,8 +173,9 @@ def smallest_galleries(m: Measured, album: Album) -> list[Gallery]:
             title="The smallest changes that fool",
             kind="triptych",
             pictures=pictures(m.bench, album, chosen, m.best),
-            caption="First the smallest of all, then the smallest of other classes. The change in the middle is shown "
-            "many times stronger than it is, or there would be nothing to see.",
+            caption="First the smallest of all: an image that the network had all but misread. Then the smallest, of other "
+            f"classes, where it had been sure by {100 * SURE:g} % or more. The change in the middle is shown many times "
+            "stronger than it is, or there would be nothing to see.",
         ),
         Gallery(
             id="smallest",

@@ -21,6 +21,14 @@ def steps(size: float) -> str:
     return f"{LEVELS * size:.2g} of {LEVELS} steps"
 
 
+def headline(clean: Estimate, kept: Estimate, levels: int, things: str, more: str = "") -> str:
+    """The finding, in one sentence: what a small change does; `more` is what it means here."""
+    return (
+        f"Changing no pixel by more than {levels} of {LEVELS} steps takes the network from {percent(clean)} of the {things} "
+        f"right to {percent(kept)}{more}."
+    )
+
+
 def clean_sentence(clean: Estimate, things: str) -> str:
     """What the usual test says."""
     return (
@@ -55,8 +63,8 @@ def smallest_sentence(best: Reached, what: str) -> str:
 def saved_sentence(levels: int, saved: Estimate, unsaved: Estimate) -> str:
     """What is left of the attack after the image has been written to a file."""
     return (
-        f"Does such an image survive being saved? Written to 8-bit files, those made at {levels}/255 leave {percent(saved)}; "
-        f"unsaved they leave {percent(unsaved)}."
+        f"Saved in a file, with pixels of 8 bits, such images leave {percent(saved)} at {levels}/255; unsaved, "
+        f"{percent(unsaved)}."
     )
 
 

@@ -21,13 +21,14 @@ from ..models import SeedCNN
 from ..results import Estimate, Evaluation, Gallery, Table, percent
 from ..store import RunFolder
 from ..training import Recipe
-from .case import ATTACKED_AT, Asked, Bench, Reached, fitted
+from .case import ATTACKED_AT, Asked, Bench, Reached, fitted, training_words
 from .case_page import MIDDLE, Measured, measure, page, pictures, smallest_galleries
 from .case_words import (
     SCOPE,
     attacked_sentence,
     clean_sentence,
     decision,
+    headline,
     saved_sentence,
     smallest_sentence,
     trust_sentence,
@@ -56,7 +57,10 @@ def run(asked: Asked, folder: RunFolder) -> tuple[Evaluation, Album]:
     evaluation = page(
         m, "Chest X-rays: pneumonia missed", _verdict(m), [_both_kinds(m)],
         [_missed(m, album), *smallest_galleries(m, album)],
-        {"terms": "PneumoniaMNIST is under CC BY 4.0; cite Yang et al. 2023 and Kermany et al. 2018"},
+        {
+            **training_words(folder, f"{NAME}:train" if asked.data is None else _training(spec)),
+            "terms": "PneumoniaMNIST is under CC BY 4.0; cite Yang et al. 2023 and Kermany et al. 2018",
+        },
     )  # fmt: skip
     return evaluation, album
 
@@ -86,8 +90,13 @@ def _two_classes(data: Dataset) -> Dataset:
     return data
 
 
+def _training(spec: str) -> str:
+    """The training split of the same set."""
+    return f"{spec.partition('[')[0].removesuffix(':test')}:train"
+
+
 def _own(asked: Asked, folder: RunFolder, spec: str, data: Dataset) -> nn.Module:
-    training = f"{spec.partition('[')[0].removesuffix(':test')}:train"
+    training = _training(spec)
     channels, side = data.images.shape[1], data.images.shape[-1]
 
     def build() -> nn.Module:
@@ -142,13 +151,15 @@ def _verdict(m: Measured) -> list[str]:
     what = (
         "" if row is None else f"“{m.bench.name(row)}” is then read as “{CLASSES[1 - int(m.bench.data.labels[row])]}”"
     )
+    missed = int((m.fast[MIDDLE].fooled(MIDDLE) & (m.bench.data.labels.numpy() == ILL)).sum())
     return [
+        headline(clean, held[MIDDLE], MIDDLE, "images", f", and hides {missed} pneumonias that it had found"),
         f"{clean_sentence(clean, 'images')} It finds {percent(_of(m, ILL, m.fgsm, 0))} of the pneumonias and clears "
         f"{percent(_of(m, HEALTHY, m.fgsm, 0))} of the healthy.",
         attacked_sentence(m.fgsm, held),
         _missed_sentence(m),
         smallest_sentence(m.best, what),
-        saved_sentence(MIDDLE, m.bench.saved(m.fast[MIDDLE], MIDDLE), held[MIDDLE]),
+        saved_sentence(MIDDLE, m.saved(MIDDLE), held[MIDDLE]),
         decision(
             clean, held[MIDDLE], MIDDLE, "clear a patient by itself",
             "Let a physician read every image that it clears, guard the way from the detector to the screen, and test again "

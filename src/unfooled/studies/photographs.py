@@ -31,6 +31,7 @@ from .case_words import (
     attacked_sentence,
     clean_sentence,
     decision,
+    headline,
     saved_sentence,
     smallest_sentence,
     steps,
@@ -71,10 +72,11 @@ def _verdict(m: Measured, after: Tensor) -> list[str]:
         "with the attacks that know of the change."
     )
     return [
+        headline(clean, held[MIDDLE], MIDDLE, "photographs"),
         clean_sentence(clean, "photographs"),
         attacked_sentence(m.fgsm, held),
         smallest_sentence(m.best, what),
-        saved_sentence(MIDDLE, m.bench.saved(m.fast[MIDDLE], MIDDLE), held[MIDDLE]),
+        saved_sentence(MIDDLE, m.saved(MIDDLE), held[MIDDLE]),
         decision(clean, held[MIDDLE], MIDDLE, "act on a photograph by itself", remedy),
         f"{trust_sentence(m.evaluation)} {SCOPE}",
     ]

@@ -20,16 +20,17 @@ from ..data.catalog import GTSRB
 from ..errors import DataError
 from ..intervals import clopper_pearson
 from ..judging import judge
-from ..results import Estimate, Evaluation, Gallery, Table, percent
+from ..results import Evaluation, Gallery, Table, percent
 from ..store import RunFolder
 from ..training import Recipe
-from .case import ATTACKED_AT, LEVELS, Asked, Bench, Reached, best_of, fitted
+from .case import ATTACKED_AT, LEVELS, Asked, Bench, Reached, best_of, fitted, training_words
 from .case_page import MIDDLE, Measured, measure, page, pictures, smallest_galleries
 from .case_words import (
     SCOPE,
     attacked_sentence,
     clean_sentence,
     decision,
+    headline,
     saved_sentence,
     smallest_sentence,
     steps,
@@ -41,6 +42,7 @@ STOP, LIMIT = "stop", "speed limit"
 STOPS = 50  # stop signs that are turned into speed limits
 MINIMAL, AIMED = FMN(steps=200), FMN(steps=100)
 CHUNK = 125
+LISTED = 15  # kinds of signs in the table
 COPIES = 4  # of each training image, varied
 RECIPE = Recipe("cross-entropy on varied copies of the images", epochs=5)
 
@@ -66,10 +68,6 @@ class Stops:
     limits: dict[int, Reached]
     best: Reached
 
-    def turned(self, levels: float) -> Estimate:
-        """The share of stop signs read rightly that some change of so many levels turns into a speed limit."""
-        return clopper_pearson(int(self.best.fooled(levels).sum()), int(self.best.correct.sum()))
-
 
 def run(asked: Asked, folder: RunFolder) -> tuple[Evaluation, Album]:
     """Train or take the network, measure it, and put it into words."""
@@ -88,7 +86,8 @@ def run(asked: Asked, folder: RunFolder) -> tuple[Evaluation, Album]:
     evaluation = page(
         m, "Traffic signs: what a stop sign can be made to say", _verdict(m, stops, everything),
         [*([] if stops is None else [_limits(stops)]), _by_class(m)], galleries,
-        {"terms": "GTSRB is free for research; cite Stallkamp et al. 2012"},
+        {**training_words(folder, TRAINING, f", {COPIES} in {COPIES + 1} of them varied copies"),
+         "terms": "GTSRB is free for research; cite Stallkamp et al. 2012"},
         costs=[] if stops is None else [one.cost for one in stops.limits.values()],
     )  # fmt: skip
     return evaluation, album
@@ -157,20 +156,23 @@ def _stops(bench: Bench, everything: Dataset) -> Stops | None:
 
 
 def _turned(stops: Stops, album: Album) -> Gallery:
-    """Stop signs that the least change turns into a speed limit, each into another one."""
-    order = np.argsort(np.where(stops.best.fooled(), stops.best.size, np.inf), kind="stable")
+    """Stop signs that the least change turns into a speed limit, each into another one; of the brighter half."""
+    light = stops.bench.images.mean((1, 2, 3)).numpy()
+    able = stops.best.fooled() & (light >= np.median(light))
+    order = np.argsort(np.where(able, stops.best.size, np.inf), kind="stable")
     points = torch.from_numpy(stops.best.points)
     then = judge(stops.bench.model, points, stops.bench.data.labels).prediction.tolist()
     chosen: list[int] = []
     for row in order.tolist():
-        if stops.best.fooled()[row] and len(chosen) < 3 and then[row] not in [then[other] for other in chosen]:
+        if able[row] and len(chosen) < 3 and then[row] not in [then[other] for other in chosen]:
             chosen.append(row)
     return Gallery(
         id="stop",
         title="A stop sign that says: drive on",
         kind="triptych",
         pictures=pictures(stops.bench, album, chosen, stops.best),
-        caption="The smallest change found that makes the network answer a speed limit, for three of the limits.",
+        caption="The smallest change found that makes the network answer a speed limit, for three of the limits, among the "
+        "brighter half of the stop signs: on the others there is little to see.",
     )
 
 
@@ -201,12 +203,14 @@ def _limits(stops: Stops) -> Table:
 def _verdict(m: Measured, stops: Stops | None, everything: Dataset) -> list[str]:
     clean = m.fgsm.accuracy(0.0)
     held = {levels: one.accuracy(levels) for levels, one in m.fast.items()}
+    made = "" if stops is None else f", and makes a speed limit of {_count(stops, MIDDLE)} stop signs"
     return [
+        headline(clean, held[MIDDLE], MIDDLE, "signs", made),
         clean_sentence(clean, "signs") + _of_all(m, everything),
         attacked_sentence(m.fgsm, held),
         *([] if stops is None else [_stop_sentence(stops)]),
         smallest_sentence(m.best, _nearest(m)),
-        saved_sentence(MIDDLE, m.bench.saved(m.fast[MIDDLE], MIDDLE), held[MIDDLE]),
+        saved_sentence(MIDDLE, m.saved(MIDDLE), held[MIDDLE]),
         decision(
             clean, held[MIDDLE], MIDDLE, "brake or steer by itself",
             "Keep a second source beside it (a map, another sensor, a person), train it against attacks (the recipe pgd), "
@@ -231,6 +235,10 @@ def _nearest(m: Measured) -> str:
     return f"“{m.bench.name(row)}” is then read as “{m.bench.called(after.prediction[0])}”"
 
 
+def _count(stops: Stops, levels: int) -> str:
+    return f"{int(stops.best.fooled(levels).sum())} of {int(stops.best.correct.sum())}"
+
+
 def _stop_sentence(stops: Stops) -> str:
     found = stops.best.fooled()
     first = f"Of {int(stops.best.correct.sum())} stop signs that it reads rightly"
@@ -246,11 +254,12 @@ def _stop_sentence(stops: Stops) -> str:
 
 
 def _by_class(m: Measured) -> Table:
-    """Every kind of sign: accuracy, and what the attacked ones are read as most often."""
+    """The signs with most images: accuracy, and what the attacked ones are read as most often."""
     reached, labels = m.fast[MIDDLE], m.bench.data.labels.numpy()
     after = judge(m.bench.model, torch.from_numpy(reached.points), m.bench.data.labels).prediction.numpy()
     rows = []
-    for label in np.unique(labels).tolist():
+    kinds, counts = np.unique(labels, return_counts=True)
+    for label in kinds[np.argsort(-counts, kind="stable")][:LISTED].tolist():
         mine = labels == label
         wrong = after[mine & reached.fooled(MIDDLE)]
         often = np.bincount(wrong).argmax() if len(wrong) else None
@@ -262,4 +271,5 @@ def _by_class(m: Measured) -> Table:
         title=f"Sign by sign, under the protocol at {MIDDLE}/255",
         columns=["sign", "images", "clean", "attacked", "then read most often as"],
         rows=rows,
+        caption=f"The {len(rows)} kinds of signs with most images, of {len(kinds)}.",
     )
