@@ -134,7 +134,7 @@ def test_a_factory_in_a_file(tmp_path):
     for name, error, message in (
         ("mak", UnknownName, "Did you mean 'make'"),
         ("broken", ModelError, "failed: ValueError: no"),
-        ("wrong", ModelError, "must return a model. It returned int"),
+        ("wrong", ModelError, "must return a model, such as an nn.Module. It returned int"),
     ):
         with pytest.raises(error, match=message):
             load(f"{file}:{name}")

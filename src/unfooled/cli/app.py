@@ -16,6 +16,7 @@ from .explore import explore
 from .listing import list_
 from .report import report
 from .runs import runs
+from .study import study
 from .sweep import sweep
 from .train import train
 from .verify import verify
@@ -51,6 +52,7 @@ app.command()(doctor)
 app.command()(evaluate)
 app.command()(attack)
 app.command()(sweep)
+app.command()(study)
 app.command()(train)
 app.command()(report)
 app.command()(explore)
