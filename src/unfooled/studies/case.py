@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from msgspec import structs
 from torch import Tensor, nn
 
 from .. import protocols, report, rng
@@ -146,7 +147,8 @@ class Bench:
     def held(self, levels: int, share: tuple[float, float], chunk: int) -> Reached:
         """The protocol alone at that many levels."""
         plan = protocols.named(PROTOCOL, Linf(1.0))
-        return self.swept(f"{PROTOCOL}-at-{levels}", plan, share, levels=(0.0, levels), chunk=chunk)
+        found = self.swept(f"{PROTOCOL}-at-{levels}", plan, share, levels=(0.0, levels), chunk=chunk)
+        return replace(found, cost=structs.replace(found.cost, part=f"{PROTOCOL} at {levels}/255"))
 
     def saved(self, reached: Reached, levels: int) -> Estimate:
         """Accuracy on the points that fooled once they are written with 8 bits a pixel, rounded towards the images."""

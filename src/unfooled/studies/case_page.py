@@ -91,7 +91,7 @@ def page(
         environment=environment(),
         created=now(),
         tables=[summary(m), *tables],
-        panels=[curve(m)],
+        panels=curves(m),
         galleries=galleries,
         cost=[*m.costs, *costs],
         notes=[*notes, *doubts(m.evaluation, MIDDLE)],
@@ -119,24 +119,31 @@ def summary(m: Measured) -> Table:
     )
 
 
-def curve(m: Measured) -> Panel:
-    """Accuracy against eps: FGSM, and the smallest change that any attack found."""
-    strongest = sorted({*GRID, *(level for level in FINE if level <= GRID[-1])})
-    marks = [
-        Mark(
-            label=f"{PROTOCOL} at {levels}/255", x=float(levels), y=m.fast[levels].accuracy(levels), family="strongest"
-        )
-        for levels in ATTACKED_AT
-    ]
+def curves(m: Measured) -> list[Panel]:
+    """Accuracy against eps; where half is lost before the first step, that step once more, larger."""
+    whole = _panel(m, GRID[-1], "accuracy-against-eps", "Accuracy against epsilon")
+    if m.best.accuracy(1.0).value >= m.best.accuracy(0.0).value / 2:
+        return [whole]
+    return [whole, _panel(m, 1.0, "first-step", "The first step of 255, larger")]
+
+
+def _panel(m: Measured, last: float, name: str, title: str) -> Panel:
+    """FGSM, and the smallest change that any attack found, up to so many levels."""
+    grid = [level for level in GRID if level <= last]
+    fine = sorted({*grid, *(level for level in FINE if level <= last)})
     return Panel(
-        id="accuracy-against-eps",
-        title="Accuracy against epsilon",
+        id=name,
+        title=title,
         x_label="eps (Linf), in steps of 1/255",
         curves=[
-            Curve(label="FGSM", x=list(GRID), y=[m.fgsm.accuracy(x) for x in GRID], family="FGSM"),
-            Curve(label="strongest found", x=strongest, y=[m.best.accuracy(x) for x in strongest], family="strongest"),
+            Curve(label="FGSM", x=grid, y=[m.fgsm.accuracy(x) for x in grid], family="FGSM"),
+            Curve(label="strongest found", x=fine, y=[m.best.accuracy(x) for x in fine], family="strongest"),
         ],
-        marks=marks,
+        marks=[
+            Mark(label=f"{PROTOCOL} at {at}/255", x=float(at), y=m.fast[at].accuracy(at), family="strongest")
+            for at in ATTACKED_AT
+            if at <= last
+        ],
         caption="Strongest found: for each image the smallest change among FGSM's, the protocol's and the minimum-norm "
         "attack's. All of it is an upper bound: a stronger attack may find smaller changes.",
     )

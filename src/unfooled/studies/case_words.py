@@ -21,6 +21,11 @@ def steps(size: float) -> str:
     return f"{LEVELS * size:.2g} of {LEVELS} steps"
 
 
+def telling(clean: Estimate, held: Mapping[int, Estimate], usual: int) -> int:
+    """The levels to speak of: the smallest at which hardly anything is left, at most the usual."""
+    return next((at for at, kept in held.items() if at < usual and kept.value < OPEN * clean.value), usual)
+
+
 def headline(clean: Estimate, kept: Estimate, levels: int, things: str, more: str = "") -> str:
     """The finding, in one sentence: what a small change does; `more` is what it means here."""
     return (

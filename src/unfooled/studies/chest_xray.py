@@ -31,6 +31,7 @@ from .case_words import (
     headline,
     saved_sentence,
     smallest_sentence,
+    telling,
     trust_sentence,
 )
 
@@ -151,9 +152,10 @@ def _verdict(m: Measured) -> list[str]:
     what = (
         "" if row is None else f"“{m.bench.name(row)}” is then read as “{CLASSES[1 - int(m.bench.data.labels[row])]}”"
     )
-    missed = int((m.fast[MIDDLE].fooled(MIDDLE) & (m.bench.data.labels.numpy() == ILL)).sum())
+    at = telling(clean, held, MIDDLE)
+    missed = int((m.fast[at].fooled(at) & (m.bench.data.labels.numpy() == ILL)).sum())
     return [
-        headline(clean, held[MIDDLE], MIDDLE, "images", f", and hides {missed} pneumonias that it had found"),
+        headline(clean, held[at], at, "images", f", and hides {missed} pneumonias that it had found"),
         f"{clean_sentence(clean, 'images')} It finds {percent(_of(m, ILL, m.fgsm, 0))} of the pneumonias and clears "
         f"{percent(_of(m, HEALTHY, m.fgsm, 0))} of the healthy.",
         attacked_sentence(m.fgsm, held),
@@ -161,7 +163,7 @@ def _verdict(m: Measured) -> list[str]:
         smallest_sentence(m.best, what),
         saved_sentence(MIDDLE, m.saved(MIDDLE), held[MIDDLE]),
         decision(
-            clean, held[MIDDLE], MIDDLE, "clear a patient by itself",
+            clean, held[at], at, "clear a patient by itself",
             "Let a physician read every image that it clears, guard the way from the detector to the screen, and test again "
             "after any change.",
         ),

@@ -34,7 +34,7 @@ from .case_words import (
     headline,
     saved_sentence,
     smallest_sentence,
-    steps,
+    telling,
     trust_sentence,
 )
 
@@ -65,19 +65,19 @@ def run(asked: Asked, folder: RunFolder) -> tuple[Evaluation, Album]:
 def _verdict(m: Measured, after: Tensor) -> list[str]:
     clean = m.fgsm.accuracy(0.0)
     held = {levels: one.accuracy(levels) for levels, one in m.fast.items()}
-    first = m.nearest
+    at, first = telling(clean, held, MIDDLE), m.nearest
     what = "" if first is None else f"“{m.bench.name(first)}” is then read as “{m.bench.called(after[first])}”"
     remedy = (
         "Train it against attacks before it decides alone (the recipe pgd), let a person see what matters, and test again "
         "with the attacks that know of the change."
     )
     return [
-        headline(clean, held[MIDDLE], MIDDLE, "photographs"),
+        headline(clean, held[at], at, "photographs"),
         clean_sentence(clean, "photographs"),
         attacked_sentence(m.fgsm, held),
         smallest_sentence(m.best, what),
         saved_sentence(MIDDLE, m.saved(MIDDLE), held[MIDDLE]),
-        decision(clean, held[MIDDLE], MIDDLE, "act on a photograph by itself", remedy),
+        decision(clean, held[at], at, "act on a photograph by itself", remedy),
         f"{trust_sentence(m.evaluation)} {SCOPE}",
     ]
 
@@ -99,7 +99,7 @@ def _each(m: Measured, after: Tensor) -> Table:
         title="Photograph by photograph",
         columns=["it shows", "the network's answer", "smallest change, in steps of 1/255", "the answer then"],
         rows=rows,
-        caption=f"One step of 8 bits is 1; {steps(1 / LEVELS)} is the least that a saved image can hold.",
+        caption="An image saved with 8 bits can hold no change smaller than 1.",
     )
 
 
@@ -164,4 +164,8 @@ def _classes(named: dict[int, str]) -> tuple[str, ...]:
     lines = (place / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
     words = dict(line.split("\t", 1) for line in lines if "\t" in line)
     order = (place / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
-    return tuple(words.get(synset, synset).split(",")[0] for synset in order)
+    short = [words.get(synset, synset).split(",")[0] for synset in order]
+    return tuple(
+        name if short.count(name) == 1 else f"{words[synset]} ({k})"  # two cranes, two maillots
+        for k, (name, synset) in enumerate(zip(short, order, strict=True))
+    )

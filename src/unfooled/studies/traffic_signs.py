@@ -34,6 +34,7 @@ from .case_words import (
     saved_sentence,
     smallest_sentence,
     steps,
+    telling,
     trust_sentence,
 )
 
@@ -203,16 +204,17 @@ def _limits(stops: Stops) -> Table:
 def _verdict(m: Measured, stops: Stops | None, everything: Dataset) -> list[str]:
     clean = m.fgsm.accuracy(0.0)
     held = {levels: one.accuracy(levels) for levels, one in m.fast.items()}
-    made = "" if stops is None else f", and makes a speed limit of {_count(stops, MIDDLE)} stop signs"
+    at = telling(clean, held, MIDDLE)
+    made = "" if stops is None else f", and makes a speed limit of {_count(stops, at)} stop signs"
     return [
-        headline(clean, held[MIDDLE], MIDDLE, "signs", made),
+        headline(clean, held[at], at, "signs", made),
         clean_sentence(clean, "signs") + _of_all(m, everything),
         attacked_sentence(m.fgsm, held),
         *([] if stops is None else [_stop_sentence(stops)]),
         smallest_sentence(m.best, _nearest(m)),
         saved_sentence(MIDDLE, m.saved(MIDDLE), held[MIDDLE]),
         decision(
-            clean, held[MIDDLE], MIDDLE, "brake or steer by itself",
+            clean, held[at], at, "brake or steer by itself",
             "Keep a second source beside it (a map, another sensor, a person), train it against attacks (the recipe pgd), "
             "and test again.",
         ),
