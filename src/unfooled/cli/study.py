@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._version import __version__
 from ..errors import ParameterError
 from ..studies.registry import STUDIES
 from ..studies.registry import study as named
@@ -44,7 +45,7 @@ def study(
 
     question = {"study": name, "data": data, "model": model, "weights": weights, "model_options": options, "seed": seed}
     folder = RunFolder(terminal.writable(out or Path("runs/study") / name))
-    spec = {key: str(value) for key, value in question.items() if value is not None}
+    spec = {key: str(value) for key, value in question.items() if value is not None} | {"unfooled": __version__}
     with terminal.notes_shown(), folder.running(spec):
         with terminal.progress() as bars:
             task = bars.add_task("starting", total=1.0, note="")

@@ -35,7 +35,7 @@ from .common import Say
 LEVELS = 255  # of an 8-bit pixel: changes are counted in them
 PROTOCOL = "fast"
 ATTACKED_AT = (1, 4, 8)  # levels at which the protocol is run
-GRID = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # levels of the curves
+GRID = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)  # levels of the curves
 
 
 @dataclass(frozen=True)

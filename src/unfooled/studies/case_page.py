@@ -20,7 +20,6 @@ from .case_words import doubts
 MIDDLE = 4  # levels: the size of change that the sentences speak of
 SHOWN, CARDS = 3, 12
 SURE = 0.9  # the confidence of an answer that is no toss-up
-FINE = tuple(round(0.05 * 1.12**k, 4) for k in range(46))  # levels of the strongest attack's curve, up to 8.2
 
 
 @dataclass(frozen=True)
@@ -130,17 +129,16 @@ def curves(m: Measured) -> list[Panel]:
 def _panel(m: Measured, last: float, name: str, title: str) -> Panel:
     """FGSM, and the smallest change that any attack found, up to so many levels."""
     grid = [level for level in GRID if level <= last]
-    fine = sorted({*grid, *(level for level in FINE if level <= last)})
     return Panel(
         id=name,
         title=title,
         x_label="eps (Linf), in steps of 1/255",
         curves=[
             Curve(label="FGSM", x=grid, y=[m.fgsm.accuracy(x) for x in grid], family="FGSM"),
-            Curve(label="strongest found", x=fine, y=[m.best.accuracy(x) for x in fine], family="strongest"),
+            Curve(label="strongest found", x=grid, y=[m.best.accuracy(x) for x in grid], family="strongest"),
         ],
         marks=[
-            Mark(label=f"{PROTOCOL} at {at}/255", x=float(at), y=m.fast[at].accuracy(at), family="strongest")
+            Mark(label=PROTOCOL, x=float(at), y=m.fast[at].accuracy(at), family="strongest")
             for at in ATTACKED_AT
             if at <= last
         ],
