@@ -131,5 +131,9 @@ def test_a_factory_may_return_one(tmp_path, some):
     assert float((found(some[0]).argmax(1) == some[1]).float().mean()) > 0.8
     with pytest.raises(uf.errors.ParameterError, match="no nn.Module"):
         models.load(f"{tmp_path}/mine.py:make", tmp_path / "w.safetensors")
+    with pytest.raises(uf.errors.ParameterError, match="no option 'rate' for fashion-mnist/plain"):
+        models.load("fashion-mnist/plain", rate=5)
+    with pytest.raises(uf.errors.ParameterError, match="fashion-mnist/plain has its weights"):
+        models.load("fashion-mnist/plain", tmp_path / "w.safetensors")
     with pytest.raises(uf.errors.ParameterError, match="no option 'rate'"):
         models.load(f"{tmp_path}/mine.py:make", rate=5)

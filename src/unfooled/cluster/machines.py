@@ -98,7 +98,7 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
     except Exception as error:  # Ray raises many kinds
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         cure = "" if address == "local" else " Start one with 'ray start --head', or use this machine alone: local."
-        raise ClusterError(f"There is no Ray cluster to be had at {address!r}: {reason}{cure}") from error
+        raise ClusterError(f"There is no Ray cluster to be had at {address!r}: {reason.rstrip('.')}.{cure}") from error
     try:
         yield
     finally:

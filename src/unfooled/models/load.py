@@ -74,14 +74,16 @@ def load(
     """
     shape = {"channels": channels, "size": size, "classes": classes}
     shape = {name: value for name, value in shape.items() if value is not None}
+    form = formats.form_of(spec)
+    if options and form is None:
+        raise ParameterError(f"There is no option {next(iter(options))!r} for {spec}.")
     if spec in BUNDLED:
+        if weights is not None:
+            raise ParameterError(f"{spec} has its weights: leave {weights} out, or name a network for them (seed-cnn).")
         with as_file(files("unfooled") / "assets" / BUNDLED[spec][0]) as path:
             return apply(SeedCNN(), path).eval()
-    form = formats.form_of(spec)
     if form is not None:
         return formats.load(form, spec, None if weights is None else Path(weights), allow_code, options | shape)
-    if options:
-        raise ParameterError(f"There is no option {next(iter(options))!r} for {spec}.")
     if ":" in spec and spec.rpartition(":")[0].endswith(".py"):
         model = _from_file(spec)
         if not isinstance(model, nn.Module):
