@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -19,12 +20,13 @@ from .errors import DataError, ModelError, ParameterError, must_be
 from .goals import Goal
 from .inputs import Notes, check_classes, checked_images, checked_labels
 from .ledger import Ledger, Trace
+from .losses import Loss
 from .models import memory
 from .models.access import Access, access_of
 from .models.bring import brought
 from .models.classifier import Classifier, Model, untouched
 from .models.layout import Compute, fast_twin
-from .oracle import QUERIES, Observer, Oracle
+from .oracle import QUERIES, GradientQuery, Look, Observer, Oracle, Query
 from .pool import Pool, Progress, Work, screen, starts_at_image
 from .results import AttackCost
 from .threats import Threat
@@ -358,6 +360,17 @@ def check_options(threat: Threat, plan: Plan, compute: Compute | None, **counts:
             raise must_be("attack", name, f"an int of at least {least}", got)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Steered(GradientQuery):
+    """Looks by another loss than the one that the attack names."""
+
+    steered: Loss
+
+    def look(self, z: Tensor, loss: str | Loss = "cross_entropy", row: Tensor | None = None) -> Look:
+        """Look at points (M, *shape)."""
+        return super().look(z, self.steered, row)
+
+
 def perturb(
     model: Model,
     images: Tensor,
@@ -367,15 +380,19 @@ def perturb(
     *,
     seed: int = 0,
     ids: Tensor | None = None,
+    loss: Loss | None = None,
 ) -> Tensor:
     """The bare loop of an attack, for training: its last points (N, *shape) after `method.steps` looks.
 
     No row is filtered, tested or confirmed, and the model stays in the mode that it is in.
+
+    loss:  what gradients are taken of, (N, C) logits and a `Goal` to (N,), instead of the loss that the attack names.
     """
     everything = torch.arange(len(images), device=images.device)
     zeros = torch.zeros_like(everything)
     oracle = Oracle(Classifier(model), None, torch.arange(len(images)))
-    query = QUERIES[method.access](
+    kind: Callable[..., Query] = QUERIES[method.access] if loss is None else partial(_Steered, steered=loss)
+    query = kind(
         x=images,
         goal=Goal(labels),
         threat=threat,

@@ -215,7 +215,7 @@ def fitted(
         with rng.forked(seed):
             model = build()
         train(
-            model, images, labels, recipe, seed=seed,
+            model, (images, labels), None, recipe, seed=seed,
             progress=lambda at: say(
                 f"training: epoch {at.epoch} of {recipe.epochs}, accuracy {at.accuracy:.3f}",
                 share[0] + (share[1] - share[0]) * at.step / at.steps,

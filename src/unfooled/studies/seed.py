@@ -197,7 +197,7 @@ def trained(name: str, data: Callable[[], Dataset], path: Path, seed: int, say: 
         with rng.forked(seed):
             model = SeedCNN(found.images.shape[1], found.images.shape[-1], len(found.classes))
         train(
-            model, found.whole(), found.labels, recipe, seed=seed,
+            model, found, None, recipe, seed=seed,
             progress=lambda at: say(f"training: epoch {at.epoch} of {recipe.epochs}, accuracy {at.accuracy:.3f}",
                                     at.step / at.steps),
         )  # fmt: skip

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
-from .fit import Progress, train
-from .objectives import Objective, adversarial, standard
+from .fit import train
+from .history import Epoch, Progress
+from .objectives import OBJECTIVES, Batch, Objective
+from .perturbations import NFGSM, NearPGD
 from .recipes import RECIPES, Recipe
+from .run import Trained
 
-__all__ = ["RECIPES", "Objective", "Progress", "Recipe", "adversarial", "standard", "train"]
+__all__ = [
+    "NFGSM",
+    "OBJECTIVES",
+    "RECIPES",
+    "Batch",
+    "Epoch",
+    "NearPGD",
+    "Objective",
+    "Progress",
+    "Recipe",
+    "Trained",
+    "train",
+]

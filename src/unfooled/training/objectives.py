@@ -1,36 +1,265 @@
-"""What a step of training minimises: functions from a batch to a loss."""
+"""What a step of training minimises.
+
+An objective is a function from a `Batch` to a loss, and the loss a function without arguments: it can be taken at the
+weights as they are, or, under `awp`, at the worst ones nearby. Points are searched for once, when the objective is called;
+the loss then only makes passes in train mode.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .. import rng, text
 from ..attacks.base import Attack
 from ..engine import perturb
-from ..models.classifier import untouched
+from ..errors import ParameterError, must_be, unknown
+from ..goals import Goal, pick, rival
+from ..losses import Loss
+from ..models.classifier import Model, logits_of, untouched
 from ..threats import Threat
 
-Objective = Callable[[nn.Module, Tensor, Tensor, int], tuple[Tensor, Tensor]]
-"""(model, images, labels, seed of this step) to (loss, logits that the running accuracy is taken from)."""
+Scored = tuple[Tensor, Tensor]
+"""(the mean loss of the batch, the logits that its running accuracy is taken from)"""
+Objective = Callable[["Batch"], Callable[[], Scored]]
 
 
-def standard(model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Cross-entropy on the images."""
-    logits = model(images)
-    return F.cross_entropy(logits, labels), logits
+@dataclass(frozen=True)
+class Batch:
+    """One step's images and how to ask the model about them.
 
-
-def adversarial(threat: Threat, attack: Attack) -> Objective:
-    """Cross-entropy on the attack's images. Madry et al. 2018, arXiv:1706.06083, equation 2.1.
-
-    The attack sees the model in eval mode (no dropout, frozen batch norm), the step of the weights sees it in train mode.
+    model:      the model in train mode, through which the gradient of the weights is taken.
+    bare:       the same weights for the inner attack; not the wrapped model that averages gradients over devices.
+    images:     (B, *shape);  goal: their labels;  ids: (B,) what the random numbers of each image are made from.
+    threat:     what the inner attack may do at this moment;  attack: the inner attack. None: neither.
+    seed:       of this step.
+    smoothing:  share of the label that goes to all classes alike. Szegedy et al. 2016, arXiv:1512.00567, section 7.
     """
 
-    def objective(model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        with untouched(model):
-            images = perturb(model, images, labels, threat, attack, seed=seed)
-        return standard(model, images, labels, seed)
+    model: Callable[[Tensor], Any]
+    bare: nn.Module
+    images: Tensor
+    goal: Goal
+    ids: Tensor
+    seed: int
+    threat: Threat | None = None
+    attack: Attack | None = None
+    smoothing: float = 0.0
 
-    return objective
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (B, C) in train mode, in float32 at least."""
+        logits = logits_of(self.model(images), len(images))
+        return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+    def cross_entropy(self, logits: Tensor) -> Tensor:
+        """The mean cross-entropy to the (smoothed) labels."""
+        return F.cross_entropy(logits, self.goal.label, label_smoothing=self.smoothing)
+
+    def quiet(self) -> Tensor:
+        """Logits of the images themselves in eval mode, without a gradient."""
+        with untouched(self.bare), torch.no_grad():
+            return logits_of(self.bare(self.images), len(self.images)).float()
+
+    def attacked(self, loss: Loss | None = None, model: Model | None = None) -> Tensor:
+        """The attack's points, the model in eval mode: no dropout, batch norm by its averages.
+
+        loss:   what the attack maximises, instead of the loss that it names.
+        model:  what it looks at, instead of the model.
+        """
+        if self.attack is None or self.threat is None:
+            raise ParameterError(
+                "This objective needs an inner attack and a threat, such as pgd:steps=10 and linf:0.1."
+            )
+        with untouched(self.bare):
+            return perturb(
+                model or self.bare, self.images, self.goal.label, self.threat, self.attack,
+                seed=self.seed, ids=self.ids, loss=loss,
+            )  # fmt: skip
+
+    def noise(self, sigma: float, draw: int = 0) -> Tensor:
+        """Gaussian noise for each image, its own in each step and draw."""
+        key = rng.keys(self.ids, self.seed, draw, 0x6E)
+        return sigma * rng.normal(key, self.images.shape[1:], self.images.dtype)
+
+
+def standard(batch: Batch) -> Callable[[], Scored]:
+    """Cross-entropy on the images."""
+    return _cross_entropy_at(batch, batch.images)
+
+
+def adversarial(batch: Batch) -> Callable[[], Scored]:
+    """Cross-entropy on the attack's images. Madry et al. 2018, arXiv:1706.06083, equation 2.1.
+
+    With one step from a random start it is fast adversarial training (Wong et al. 2020, arXiv:2001.03994), with the attack
+    `n-fgsm` N-FGSM (de Jorge et al. 2022, arXiv:2202.01181).
+    """
+    return _cross_entropy_at(batch, batch.attacked())
+
+
+def trades(batch: Batch, beta: float = 6.0) -> Callable[[], Scored]:
+    """CE(f(x)) + beta · KL(f(x) ‖ f(x')), the attack maximising the second. Zhang et al. 2019, arXiv:1901.08573, equation 5.
+
+    beta:  6, as in their CIFAR-10 experiments (section 5.3); on MNIST their code has 1.
+    """
+    reference = batch.quiet()
+    points = batch.attacked(lambda logits, goal: _divergence(reference, logits))
+
+    def loss() -> Scored:
+        clean, moved = batch.logits(batch.images), batch.logits(points)
+        return batch.cross_entropy(clean) + beta * _divergence(clean, moved).mean(), moved
+
+    return loss
+
+
+def mart(batch: Batch, beta: float = 5.0) -> Callable[[], Scored]:
+    """BCE(f(x')) + beta · KL(f(x) ‖ f(x')) · (1 - p_y(x)). Wang et al. 2020, ICLR (rkl0g6EFwS), equation 11.
+
+    BCE is -log p_y(x') - log(1 - max over k ≠ y of p_k(x')): images that are wrong without an attack weigh more.
+
+    beta:  5, their section 4.1.
+    """
+    points = batch.attacked()
+
+    def loss() -> Scored:
+        clean, moved = batch.logits(batch.images), batch.logits(points)
+        label = batch.goal.label
+        boosted = batch.cross_entropy(moved) - torch.log(1.0001 - rival(moved.softmax(1), label)).mean()
+        doubt = 1 - pick(clean.softmax(1), label)
+        return boosted + beta * (_divergence(clean, moved) * doubt).mean(), moved
+
+    return loss
+
+
+def grad_align(batch: Batch, weight: float = 0.2) -> Callable[[], Scored]:
+    """Adversarial training with + weight · (1 - cos(∇x J(x), ∇x J(x + u))), u uniform in the set. Andriushchenko &
+    Flammarion 2020, arXiv:2007.02617, equation 5: where the gradient turns within eps, one step overfits.
+
+    weight:  0.2, theirs for CIFAR-10 at 8/255 (appendix D).
+    """
+    points = batch.attacked()
+    if batch.threat is None:
+        raise ParameterError("grad-align needs a threat, such as linf:8/255.")
+    key = rng.keys(batch.ids, batch.seed, 0x6A)
+    shape, dtype = batch.images.shape[1:], batch.images.dtype
+
+    def uniform(k: int = 0, salt: int = 0) -> Tensor:
+        return rng.uniform(rng.further(key, k, 2 * salt), shape, dtype)
+
+    def normal(k: int = 0, salt: int = 0) -> Tensor:
+        return rng.normal(rng.further(key, k, 2 * salt + 1), shape, dtype)
+
+    near = batch.threat.sample(batch.images, uniform, normal)
+
+    def slope(images: Tensor) -> Tensor:
+        images = images.detach().requires_grad_(True)
+        value = F.cross_entropy(batch.logits(images), batch.goal.label, reduction="sum")
+        return torch.autograd.grad(value, images, create_graph=True)[0].flatten(1)
+
+    def loss() -> Scored:
+        logits = batch.logits(points)
+        cosine = F.cosine_similarity(slope(batch.images), slope(near), dim=1, eps=1e-12)
+        return batch.cross_entropy(logits) + weight * (1 - cosine).mean(), logits
+
+    return loss
+
+
+def noise(batch: Batch, sigma: float = 0.25) -> Callable[[], Scored]:
+    """Cross-entropy on images with Gaussian noise, for randomized smoothing.
+
+    Cohen et al. 2019, arXiv:1902.02918, section 3.3.
+
+    sigma:  in the images' units; smooth with the same one. 0.25, their smallest on CIFAR-10. The noise is not clipped.
+    """
+    check_positive("noise", "sigma", sigma)
+    return _cross_entropy_at(batch, batch.images + batch.noise(sigma))
+
+
+def smooth_adv(batch: Batch, sigma: float = 0.25, draws: int = 2) -> Callable[[], Scored]:
+    """Cross-entropy on noisy copies of points that fool the smoothed classifier. Salman et al. 2019, arXiv:1906.04584.
+
+    The attack maximises -log of the mean probability over the noise draws (their equation 6), each step with the same
+    draws, and these are what is learned from (their algorithm 1).
+
+    sigma:  in the images' units.  draws: copies of each image, m in the paper.
+    """
+    check_positive("smooth-adv", "sigma", sigma)
+    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
+        raise must_be("smooth-adv", "draws", "an int of at least 1", draws)
+    copies = torch.stack([batch.noise(sigma, draw) for draw in range(draws)])
+
+    def smoothed(images: Tensor) -> Tensor:
+        shares = torch.stack([logits_of(batch.bare(images + one), len(images)).softmax(1) for one in copies])
+        return shares.mean(0).clamp_min(1e-12).log()
+
+    points = batch.attacked(model=smoothed)
+    wide = replace(batch, goal=Goal(batch.goal.label.repeat(draws)))
+    return _cross_entropy_at(wide, (points + copies).flatten(0, 1))
+
+
+def _cross_entropy_at(batch: Batch, points: Tensor) -> Callable[[], Scored]:
+    def loss() -> Scored:
+        logits = batch.logits(points)
+        return batch.cross_entropy(logits), logits
+
+    return loss
+
+
+def _divergence(reference: Tensor, logits: Tensor) -> Tensor:
+    """KL(softmax(reference) ‖ softmax(logits)) of each row: (N, C), (N, C) to (N,)."""
+    return F.kl_div(logits.log_softmax(1), reference.log_softmax(1), reduction="none", log_target=True).sum(1)
+
+
+def check_positive(owner: str, name: str, value: object) -> None:
+    """Raise unless it is a number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise must_be(owner, name, "a float above 0", value)
+
+
+OBJECTIVES: dict[str, Callable[..., Callable[[], Scored]]] = {
+    "standard": standard,
+    "adversarial": adversarial,
+    "trades": trades,
+    "mart": mart,
+    "grad-align": grad_align,
+    "noise": noise,
+    "smooth-adv": smooth_adv,
+}
+ATTACKING = frozenset({"adversarial", "trades", "mart", "grad-align", "smooth-adv"})
+
+
+def parse(words: str) -> Objective:
+    """Read ``adversarial``, ``trades:beta=6``, ``smooth-adv:sigma=0.5,draws=4``."""
+    call = text.parse(words)
+    if call.name not in OBJECTIVES:
+        raise unknown("objective", call.name, OBJECTIVES)
+    function = OBJECTIVES[call.name]
+    names = list(inspect.signature(function).parameters)[1:]
+    given = text.options("the objective", call, names)
+    for name, value in given.items():
+        check_positive(call.name, name, value)
+    return partial(function, **given)
+
+
+__all__ = [
+    "ATTACKING",
+    "OBJECTIVES",
+    "Batch",
+    "Objective",
+    "Scored",
+    "adversarial",
+    "check_positive",
+    "grad_align",
+    "mart",
+    "noise",
+    "parse",
+    "smooth_adv",
+    "standard",
+    "trades",
+]
