@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 export OMP_PROC_BIND ?= true
 
-.PHONY: demo test slow zoo lint bench clean
+.PHONY: demo test slow zoo lint docs bench clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/unfooled demo --out demo
@@ -25,6 +25,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The site, into build/site; it opens from disk.
+docs: $(VENV)/.optional
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(VENV)/.dev $(VENV)/.peers
 	$(BIN)/python benchmarks/floor.py

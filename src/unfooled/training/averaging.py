@@ -5,6 +5,8 @@ Izmailov et al. 2018, arXiv:1803.05407; for adversarial training Gowal et al. 20
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -16,9 +18,12 @@ def averaged(module: nn.Module, decay: float) -> AveragedModel:
             weights are soon forgotten.
     """
 
-    def follow(average: Tensor, now: Tensor, steps: Tensor | int) -> Tensor:
-        if not average.is_floating_point():
-            return now
-        return average.lerp(now, 1 - min(decay, (1 + int(steps)) / (10 + int(steps))))
+    def follow(average: Sequence[Tensor], now: Sequence[Tensor], steps: Tensor | int) -> None:
+        weight = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+        for held, current in zip(average, now, strict=True):
+            if held.is_floating_point():
+                held.lerp_(current, weight)
+            else:  # a count of batches
+                held.copy_(current)
 
-    return AveragedModel(module, avg_fn=follow, use_buffers=True)
+    return AveragedModel(module, multi_avg_fn=follow, use_buffers=True)

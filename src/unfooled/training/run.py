@@ -279,9 +279,9 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         raise ModelError("The model has no parameters that learn (requires_grad is False for all of them).")
     rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(learning, lr=rate, momentum=0.9, weight_decay=decay)
+        return torch.optim.SGD(learning, lr=rate, momentum=0.9, weight_decay=decay, fused=True)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(learning, lr=rate, weight_decay=decay)
+    return kind(learning, lr=rate, weight_decay=decay, fused=True)
 
 
 def _number(*parts: int) -> int:
