@@ -15,6 +15,7 @@ from .facts import Facts
 
 Answers = Literal["logits", "probabilities", "labels"]
 LEAST = 1e-12  # of a probability, whose logarithm is a logit
+SLACK = 1e-3  # that a probability may lie outside [0, 1]
 
 
 class BlackBox:
@@ -22,7 +23,8 @@ class BlackBox:
 
     function:  called with images (N, *shape), the pixels that the user gave; returns one row per image.
     answers:   "logits" (N, C) or "probabilities" (N, C), whose logarithm is taken: an attacker sees scores;
-               "labels" (N,) integers: decisions only.
+               "labels" (N,) integers: decisions only. One score for each image, (N,) or (N, 1), is that of the second of
+               two classes.
     classes:   how many there are; needed for labels.
     arrays:    whether the function takes NumPy arrays instead of tensors.
     last:      whether it takes channels last, (N, H, W, C).
@@ -69,8 +71,24 @@ class BlackBox:
         except Exception as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ModelError(f"The model failed on images of shape {tuple(given.shape[1:])}: {reason}") from error
-        found = torch.as_tensor(np.asarray(answer) if not isinstance(answer, Tensor) else answer).to(images.device)
+        found = self._tensor(answer, len(images)).to(images.device)
         return self._of_labels(found, len(images)) if self.answers == "labels" else self._scores(found, len(images))
+
+    def _tensor(self, answer: Any, rows: int) -> Tensor:
+        """What was answered as numbers: a tensor, an array, or lists of numbers or of either."""
+        if isinstance(answer, Tensor):
+            return answer
+        try:
+            if isinstance(answer, list | tuple) and answer and all(isinstance(one, Tensor) for one in answer):
+                return torch.stack(list(answer))
+            return torch.as_tensor(np.asarray(answer))
+        except (TypeError, ValueError, RuntimeError):
+            kind = type(answer).__name__
+            inner = f" of {type(answer[0]).__name__}" if isinstance(answer, list | tuple) and answer else ""
+            raise ModelError(
+                f"The model must answer {self.answers} as a tensor, an array or a list of equal rows, {rows} in all. It "
+                f"answered a {kind}{inner}, which is none of these."
+            ) from None
 
     def _of_labels(self, labels: Tensor, rows: int) -> Tensor:
         assert self.classes is not None
@@ -88,12 +106,29 @@ class BlackBox:
         return torch.nn.functional.one_hot(labels, self.classes).float()
 
     def _scores(self, scores: Tensor, rows: int) -> Tensor:
-        if scores.dim() != 2 or len(scores) != rows or not scores.is_floating_point():
+        found = scores[:, None] if scores.dim() == 1 else scores
+        if found.dim() != 2 or len(found) != rows or not found.is_floating_point() or not found.shape[1]:
             raise ModelError(
                 f"The model must answer {self.answers} of shape ({rows}, classes). It answered {scores.dtype} of shape "
                 f"{tuple(scores.shape)}."
             )
-        if self.classes is not None and scores.shape[1] != self.classes:
-            raise ModelError(f"The model answered {scores.shape[1]} scores for {self.classes} classes.")
-        scores = scores.double() if scores.dtype == torch.float64 else scores.float()
-        return scores if self.answers == "logits" else scores.clamp_min(LEAST).log()
+        found = found.double() if found.dtype == torch.float64 else found.float()
+        if self.answers == "probabilities":
+            _check_probabilities(found)
+        if found.shape[1] == 1:
+            other = 1 - found if self.answers == "probabilities" else torch.zeros_like(found)
+            found = torch.cat([other, found], 1)
+        if self.classes is not None and found.shape[1] != self.classes:
+            raise ModelError(f"The model answered {found.shape[1]} scores for {self.classes} classes.")
+        return found if self.answers == "logits" else found.clamp_min(LEAST).log()
+
+
+def _check_probabilities(found: Tensor) -> None:
+    """Refuse what are none: the logarithm of a negative score would make it equal to all others."""
+    wrong = ((found < -SLACK) | (found > 1 + SLACK)).any(1).nonzero()
+    if len(wrong):
+        row = found[int(wrong[0])].detach()
+        raise ModelError(
+            f"The model must answer probabilities. It answered scores from {float(row.min()):.4g} to {float(row.max()):.4g} "
+            "for one image: say that they are logits."
+        )

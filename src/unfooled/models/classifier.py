@@ -96,7 +96,10 @@ class Classifier:
 
 def _failed(error: Exception, z: Tensor) -> ModelError:
     """What to say of a model that raised an error of its own on points z."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    reason = (
+        lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]
+    )  # which begins with where, and ends with what
     return ModelError(f"The model failed on images of shape {tuple(z.shape[1:])}: {reason}{_cure(z)}")
 
 
@@ -144,8 +147,10 @@ def _find(output: Any, rows: int) -> Tensor:
         for item in output:
             if _fits(item, rows):
                 return item  # type: ignore[no-any-return]
+    kind = type(output).__name__
+    cure = " Wrap it: unfooled.models.BlackBox(function, 'logits', arrays=True)." if kind in ("ndarray", "list") else ""
     raise ModelError(
-        f"The model must return a tensor of logits, or a tuple or mapping with one. It returned {type(output).__name__}."
+        f"The model must return a tensor of logits, or a tuple or mapping with one. It returned {kind}.{cure}"
     )
 
 

@@ -96,6 +96,8 @@ class Reader:
                 f"The endpoint must answer a list of scores, or a mapping from class names to scores. It answered "
                 f"{_brief(found)}.{hint}"
             )
+        if len(values) == 1 and self.count in (None, 2):  # the second of two classes
+            values = [1 - values[0] if self.answers == "probabilities" else 0.0, values[0]]
         self.count = self.count or len(values)
         if len(values) != self.count:
             raise ModelError(f"The endpoint answered {len(values)} scores for {self.count} classes: {_brief(found)}.")

@@ -129,14 +129,14 @@ class Caller:
         raise ModelError(f"{self.address.shown} redirects more than {REDIRECTS} times.")
 
     def _content(self, response: requests.Response) -> bytes:
-        content = b""
+        content = bytearray()
         for part in response.iter_content(_CHUNK):
             content += part
             if len(content) > LARGEST:
                 raise ModelError(
                     f"{self.address.shown} answers more than {LARGEST >> 20} MiB. Is this the right address?"
                 )
-        return content
+        return bytes(content)
 
     def _moved(self, url: str, location: str) -> str:
         """Where a redirect leads; another host is not given what was meant for this one."""
