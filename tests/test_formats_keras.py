@@ -391,6 +391,29 @@ def test_the_environment_is_left_as_it_was(monkeypatch):
     assert "KERAS_BACKEND" not in os.environ
 
 
+@pytest.mark.parametrize(("end", "middle"), [("sigmoid", 0.5), (None, 0.0)])
+def test_one_answer_of_a_model_whose_graph_is_not_seen(end, middle):
+    keras.utils.set_random_seed(5)
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.flat, self.head = layers.Flatten(), layers.Dense(1, activation=end)
+
+        def call(self, images):
+            return self.head(self.flat(images))
+
+    own, images = Own(), random_images()
+    own(given(images[:2], 1))
+    own.head.bias.assign(-np.mean(np.matmul(given(images, 1).reshape(40, -1), own.head.kernel.numpy()), axis=0))
+    expected = raw(own, images, 1).ravel() > middle
+    assert 5 < expected.sum() < 35
+    model = wrap(own)
+    with torch.no_grad():
+        assert np.array_equal(models.logits_of(model(images), 40).argmax(1).numpy(), expected)
+        assert np.array_equal(model.raw(images).numpy(), expected)
+
+
 @pytest.mark.slow
 def test_it_travels_to_another_process(built, tmp_path):
     """A fresh process has no backend set; Keras is put on torch before anything of it is read."""

@@ -521,3 +521,49 @@ def test_missing_files_and_packages(file, monkeypatch):
     with pytest.raises(MissingExtra, match='need onnx2torch: pip install "unfooled\\[onnx\\]"'):
         models.load(file)
     models.load(file, access="scores")
+
+
+# --- a sigmoid behind other operators ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        [("Cast", ["share"], {"to": TensorProto.DOUBLE})],
+        [("Squeeze", ["share", "last"], {})],
+        [("QuantizeLinear", ["share", "scale", "zero"], {}), ("DequantizeLinear", ["t0", "scale", "zero"], {})],
+    ],
+)
+def test_one_probability_behind_other_operators_is_not_taken_for_a_logit(tmp_path, after):
+    weights = np.random.default_rng(1).normal(size=(1, 16)).astype(np.float32)
+    more = [
+        numpy_helper.from_array(weights, "w1"), numpy_helper.from_array(-weights.sum(1) / 2, "b1"),
+        numpy_helper.from_array(np.array([1], np.int64), "last"),
+        numpy_helper.from_array(np.float32(1 / 255), "scale"), numpy_helper.from_array(np.uint8(0), "zero"),
+    ]  # fmt: skip
+    nodes = [helper.make_node("Flatten", ["images"], ["flat"]),
+             helper.make_node("Gemm", ["flat", "w1", "b1"], ["z"], transB=1),
+             helper.make_node("Sigmoid", ["z"], ["share"])]  # fmt: skip
+    for at, (kind, inputs, attributes) in enumerate(after):
+        nodes.append(helper.make_node(kind, inputs, ["answer" if at == len(after) - 1 else f"t{at}"], **attributes))
+    shape = ["n"] if after[0][0] == "Squeeze" else ["n", 1]
+    element = TensorProto.DOUBLE if after[0][0] == "Cast" else TensorProto.FLOAT
+    path = graph(tmp_path / "m.onnx", nodes, output=("answer", element, shape), more=more)
+    images = torch.rand(40, 1, 4, 4)
+    expected = (images.flatten(1).numpy() @ weights.T - weights.sum(1) / 2).ravel() > 0
+    assert 5 < expected.sum() < 35
+    for access in (None, "scores"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Note)
+            found = models.logits_of(models.load(path, access=access)(images), 40).argmax(1)
+        assert np.array_equal(found.numpy(), expected)
+
+
+def test_a_classifier_of_scikit_learn_brings_its_names(tmp_path):
+    nodes = [helper.make_node("Flatten", ["images"], ["flat"]),
+             helper.make_node("LinearClassifier", ["flat"], ["label", "answer"], domain="ai.onnx.ml",
+                              coefficients=[0.1] * 48, intercepts=[0.0] * 3, classlabels_strings=["b", "a", "c"])]  # fmt: skip
+    outputs = [("label", TensorProto.STRING, ["n"]), ("answer", TensorProto.FLOAT, ["n", 3])]
+    with pytest.warns(Note, match="black box"):
+        model = models.load(graph(tmp_path / "m.onnx", nodes, output=outputs, domains=["ai.onnx.ml"]))
+    assert facts_of(model)[0].classes == ("b", "a", "c")

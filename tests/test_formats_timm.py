@@ -259,3 +259,11 @@ def test_an_evaluation_runs_on_it(tmp_path, photographs):
     found = uf.evaluate(model, (x, labels), uf.Linf(32 / 255), "quick")
     assert found.clean_accuracy.value == 1.0
     assert found.robust_accuracy.attacked.value < 1.0
+
+
+def test_a_checkpoint_of_features_is_no_classifier(tmp_path):
+    name = "vit_small_patch14_reg4_dinov2"
+    assert timm.get_pretrained_cfg(name).num_classes == 0
+    torch.save({"norm.weight": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"w.pth give features: they have no classifier"):
+        load(f"timm:{name}", tmp_path / "w.pth")

@@ -26,18 +26,19 @@ from .stated import Stated
 
 
 def load(
-    spec: str, weights: Path | None, allow_code: bool, *, mean: Any = None, std: Any = None, size: Any = None
-) -> Model:
+    spec: str, weights: Path | None, allow_code: bool, *, mean: Any = None, std: Any = None, size: Any = None,
+    scale: float = 1, bgr: bool = False,
+) -> Model:  # fmt: skip
     """The network of an exported program; it has no train mode.
 
-    mean, std, size:  what was done to images before the network, which the file does not say: see `Stated`.
+    mean, std, size, scale, bgr:  what was done to images before the network, which the file does not say: see `Stated`.
 
     A program for batches of one size is run in pieces of that size where it has to be. Raises `MissingData`, `ModelError`,
     `ParameterError`.
     """
     if weights is not None:
         raise ParameterError("An exported program holds its weights: leave --weights out.")
-    path, stated = Path(spec), Stated.read("an exported program", mean, std, size)
+    path, stated = Path(spec), Stated.read("an exported program", mean, std, size, scale, bgr)
     if not path.is_file():
         raise MissingData(f"There is no exported program {path}.")
     refuse_code(f"{path} is a program of torch.export", allow_code)

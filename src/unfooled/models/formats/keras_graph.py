@@ -109,6 +109,14 @@ def expects_bytes(model: Any) -> bool:
     return any(0 < scale < 0.02 for scale in found if isinstance(scale, int | float))
 
 
+def one_probability(model: Any, keras: Any) -> bool:
+    """Whether a subclassed model, whose graph is not seen, seems to answer one probability: by the last of its layers."""
+    if isinstance(getattr(model, "outputs", None), list):
+        return False
+    last = [*leaves(model)][-1]
+    return getattr(last, "activation", None) is keras.activations.sigmoid and getattr(last, "units", 1) == 1
+
+
 def _number(value: Any) -> str:
     if isinstance(value, int | float):
         parts = round(1 / value, 6) if 0 < abs(value) < 1 else 0.0

@@ -19,13 +19,15 @@ from . import keras_graph
 
 Numbers = float | str | Sequence[float] | None
 Sides = int | str | Sequence[int] | None
+LEAST = 1e-7  # of a probability that is turned into a logit: what float32 tells from 1
 _EACH = "a float, or one for each channel, such as 0.485,0.456,0.406,"
 
 
 class KerasModel(nn.Module):
     """A Keras model of images (N, C, H, W), or of rows (N, D), that answers logits.
 
-    A softmax or sigmoid at its end is cut off. What is done to images before it, in this order: resized (bilinear, half
+    A softmax or sigmoid at its end is cut off; of a subclassed model, whose graph is not seen, one probability is turned
+    into its logit. What is done to images before it, in this order: resized (bilinear, half
     pixels, no antialias, as Keras' own resizing), turned to BGR, (x - mean) / std, times scale.
 
     network:    a built Keras model of one input.
@@ -57,6 +59,8 @@ class KerasModel(nn.Module):
             raise must_be("KerasModel", "scale", "a float above 0, such as 255", scale)
         self.held = (network, {"scale": scale, "mean": mean, "std": std, "size": size, "bgr": bgr, "source": source})
         found = keras_graph.cut(network, keras)
+        self.one_probability = not found.squashing and keras_graph.one_probability(network, keras)
+        self.least = 0.5 if found.squashing == "sigmoid" or self.one_probability else 0.0  # one answer above is class 1
         self.steps = nn.ModuleList(found.steps)
         self.layers = nn.ModuleDict(
             _named(found.steps)
@@ -93,13 +97,14 @@ class KerasModel(nn.Module):
             found = step(found, training=False)
         if any(not torch.equal(a, b) for a, b in zip(before, self._seeds, strict=True)):
             torch.rand(1, generator=self.drawn)  # Keras draws by states of its own: so it is seen that it has drawn
-        return found
+        one = self.one_probability and found.dim() <= 2 and found.shape[1:].numel() == 1
+        return torch.logit(found, LEAST) if one else found
 
     def raw(self, images: Tensor) -> Tensor:
         """The labels (N,) that Keras' own `predict_on_batch` answers."""
         network, _ = self.held
         answers = torch.as_tensor(network.predict_on_batch(self._inward(images).detach().cpu().numpy()))
-        return (answers.flatten() > 0.5).long() if answers.shape[1:].numel() == 1 else answers.argmax(1)
+        return (answers.flatten() > self.least).long() if answers.shape[1:].numel() == 1 else answers.argmax(1)
 
     def _inward(self, images: Tensor) -> Tensor:
         """Images as the network takes them."""
@@ -156,6 +161,7 @@ class KerasModel(nn.Module):
         if keras_graph.expects_bytes(network) and self.scale == 1.0:
             words.append("so it expects pixels from 0 to 255: give the option scale=255 for images in [0, 1]")
         words += [f"the {squashing} at its end is cut off"] if squashing else []
+        words += ["its one probability is turned into a logit"] if self.one_probability else []
         return "; ".join(words)
 
 

@@ -30,14 +30,15 @@ SIDES = (224, 32, 28, 64, 256, 299)  # tried in turn where the file leaves heigh
 
 def load(
     spec: str, weights: Path | None, allow_code: bool, *, access: str | None = None, output: str | None = None,
-    mean: Any = None, std: Any = None, size: Any = None, last: bool | None = None, classes: int | None = None,
+    mean: Any = None, std: Any = None, size: Any = None, scale: float = 1, bgr: bool = False, last: bool | None = None,
+    classes: int | None = None,
 ) -> Model:  # fmt: skip
     """The classifier in an ONNX file.
 
     access:     "scores": as a black box, through onnxruntime; "gradients": through onnx2torch, or not at all; None:
                 gradients if every operator converts.
     output:     the name of the logits, where the file has several outputs; any value within the graph may be named.
-    mean, std, size:  what was done to images before the network, which the file does not say: see `Stated`.
+    mean, std, size, scale, bgr:  what was done to images before the network, which the file does not say: see `Stated`.
     last:       whether the network takes channels last, (N, H, W, C); None: where the shape of its input says so.
     classes:    how many there are, for a file that answers labels only.
 
@@ -51,7 +52,9 @@ def load(
     if last is not None and not isinstance(last, bool):
         raise must_be("an ONNX file", "last", "true or false", last)
     _installed(("onnx", "onnxruntime") if access == "scores" else ("onnx", "onnxruntime", "onnx2torch"))
-    return _File(Path(spec), output, Stated.read("an ONNX file", mean, std, size), last, classes).model(access)
+    return _File(Path(spec), output, Stated.read("an ONNX file", mean, std, size, scale, bgr), last, classes).model(
+        access
+    )
 
 
 def _installed(packages: tuple[str, ...]) -> None:
@@ -81,7 +84,9 @@ class _File:
         self.batch, self.shape, answer = self._tried()
         self.runtime.batch = self.batch
         self.labels = answer is not None and not answer.is_floating_point()
-        self.probabilities = answer is not None and not self.labels and _probabilities(answer)
+        self.probabilities = graph.one_probability(self.onnx) or (
+            answer is not None and not self.labels and _probabilities(answer)
+        )
         count = classes if self.labels else None if answer is None else answer[0].numel()
         names = graph.classes_of(whole)
         self.names = names if count in (None, len(names)) or (count == 1 and len(names) == 2) else ()
@@ -112,7 +117,7 @@ class _File:
 
     def _checked(self, answer: Tensor, rows: int) -> None:
         shape = tuple(answer.shape)
-        right = shape[:1] == (rows,) and (len(shape) == 2 if answer.is_floating_point() else len(shape) == 1)
+        right = shape[:1] == (rows,) and len(shape) in ((1, 2) if answer.is_floating_point() else (1,))
         if not right or answer.dtype == torch.bool:
             raise ModelError(
                 f"{self.path} must answer logits of shape (N, classes). To {rows} images it answered {answer.dtype} of shape "
@@ -244,6 +249,6 @@ def _shapes(entry: Port, size: tuple[int, int] | None, last: bool) -> Iterator[t
 
 def _probabilities(answer: Tensor) -> bool:
     """Whether the rows are not negative and sum to one."""
-    if answer.shape[1] < 2:
+    if answer.dim() < 2 or answer.shape[1] < 2:
         return False
     return bool((answer >= 0).all()) and bool(((answer.sum(1) - 1).abs() < 1e-4).all())

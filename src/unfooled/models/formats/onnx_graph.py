@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from ...errors import MissingData, ModelError, ParameterError, unknown
 
 LARGEST = 2**31 - 1  # bytes of one protobuf message: its length is a signed 32-bit number
 FLOATS = {1: "float32", 10: "float16", 11: "float64"}  # TensorProto.DataType
+ROUNDING = ("QuantizeLinear", "DequantizeLinear")
+SHAPING = ("Squeeze", "Reshape", "Flatten")
 INTEGERS = {2: "uint8", 3: "int8", 5: "int16", 6: "int32", 7: "int64"}
 
 
@@ -107,6 +109,7 @@ def ended(model: onnx.ModelProto, name: str | None, path: Path) -> tuple[onnx.Mo
     if node.op_type == "ZipMap":
         name, cut = node.input[0], "ZipMap"
         node = made.get(name, node)
+    name, node = _squashing(name, made, values)
     if node.op_type in ("Softmax", "Sigmoid") and node.domain in ("", "ai.onnx") and node.input[0] in made:
         shape = port(values[name]).shape if name in values else None
         axis = next((a.i for a in node.attribute if a.name == "axis"), -1 if opset(model) >= 13 else 1)
@@ -118,6 +121,39 @@ def ended(model: onnx.ModelProto, name: str | None, path: Path) -> tuple[onnx.Mo
     found.graph.output.append(values.get(name, onnx.helper.make_empty_tensor_value_info(name)))
     _prune(found.graph, name)
     return found, cut
+
+
+def _squashing(
+    name: str, made: Mapping[str, onnx.NodeProto], values: Mapping[str, onnx.ValueInfoProto]
+) -> tuple[str, onnx.NodeProto]:
+    """The softmax or sigmoid that a value comes from, but for changes of its type; else the value itself, and its node.
+
+    Rounded to few levels, the largest of several probabilities may be a tie: then the rounding is part of the answer. One
+    probability an image may also have another shape, (N,) instead of (N, 1).
+    """
+    at, passed = name, set[str]()
+    while at in made and (made[at].op_type in ("Identity", *ROUNDING, *SHAPING) or _to_floats(made[at])):
+        passed.add(made[at].op_type)
+        at = made[at].input[0]
+    shape = port(values[at]).shape if at in values else None
+    one = shape is not None and len(shape) == 2 and shape[1] == 1
+    node = made.get(at, made[name])
+    right = node.op_type == "Sigmoid" and (one or not passed & set(SHAPING))
+    right |= node.op_type == "Softmax" and not passed & {*ROUNDING, *SHAPING}
+    return (at, node) if right else (name, made[name])
+
+
+def one_probability(model: onnx.ModelProto) -> bool:
+    """Whether the only output is a sigmoid's that cannot be left out, since what it takes is no number of floats."""
+    made = {out: node for node in model.graph.node for out in node.output}
+    at = model.graph.output[0].name
+    while at in made and made[at].op_type in ("Identity", *ROUNDING, *SHAPING):
+        at = made[at].input[0]
+    return at in made and made[at].op_type == "QLinearSigmoid"
+
+
+def _to_floats(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Cast" and any(a.name == "to" and a.i in FLOATS for a in node.attribute)
 
 
 def _inferred(model: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
@@ -179,12 +215,22 @@ def renamed(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def classes_of(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The names of the classes where the file's metadata give them: a list, or a mapping from indices, as JSON or Python."""
+    """The names of the classes where the file gives them.
+
+    In its metadata, as a list or a mapping from indices, in JSON or Python; or as labels of a classifier of scikit-learn.
+    """
     held = {pair.key.lower(): pair.value for pair in model.metadata_props}
     for key in ("names", "classes", "class_names", "labels", "id2label"):
         names = _names(held.get(key, ""))
         if names:
             return names
+    for attribute in (one for node in model.graph.node for one in node.attribute):
+        if attribute.name in ("classlabels_strings", "classlabels_ints", "classlabels_int64s"):
+            labels = [
+                one.decode() if isinstance(one, bytes) else one for one in onnx.helper.get_attribute_value(attribute)
+            ]
+            if labels and labels != list(range(len(labels))):
+                return tuple(map(str, labels))
     return ()
 
 

@@ -29,15 +29,16 @@ WRITES = re.compile(rb"\b(save|from_file)\s*\(")
 
 
 def load(
-    spec: str, weights: Path | None, allow_code: bool, *, mean: Any = None, std: Any = None, size: Any = None
-) -> Model:
+    spec: str, weights: Path | None, allow_code: bool, *, mean: Any = None, std: Any = None, size: Any = None,
+    scale: float = 1, bgr: bool = False,
+) -> Model:  # fmt: skip
     """The network of a TorchScript file; with `allow_code` also a module that was pickled whole.
 
-    mean, std, size:  what was done to images before the network, which the file does not say: see `Stated`.
+    mean, std, size, scale, bgr:  what was done to images before the network, which the file does not say: see `Stated`.
 
     Raises `MissingData`, `ModelError`, `ParameterError`; of a file that holds weights only it says so.
     """
-    path, stated = Path(spec), Stated.read("a file of torch", mean, std, size)
+    path, stated = Path(spec), Stated.read("a file of torch", mean, std, size, scale, bgr)
     if weights is not None:
         raise ParameterError(f"{path} is given as the model, with its weights: leave --weights out.")
     if not path.is_file():

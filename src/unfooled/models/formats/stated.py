@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ... import text
 from ...errors import ModelError, ParameterError, must_be
 from ..facts import Facts
-from ..pixels import Pixels, Resize
+from ..pixels import Flip, Pixels, Resize, Step
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,24 @@ class Stated:
 
     mean, std:  one float for each channel, or one for all, in units of [0, 1] pixels.
     size:       (height, width) of what the network takes; images are resized to it, without a crop.
+    bgr:        whether it takes blue, green, red; mean and std are then in that order.
     """
 
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     size: tuple[int, int] | None = None
+    bgr: bool = False
 
     @classmethod
-    def read(cls, owner: str, mean: Any, std: Any, size: Any) -> Stated:
-        """From options: numbers, sequences of them, or texts such as "0.485,0.456,0.406" and "224x224"."""
+    def read(cls, owner: str, mean: Any, std: Any, size: Any, scale: Any = 1, bgr: Any = False) -> Stated:
+        """From options: numbers, sequences of them, or texts such as "0.485,0.456,0.406" and "224x224".
+
+        scale:  what comes last, a factor: 255 for a network of pixels from 0 to 255.
+        """
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < float("inf"):
+            raise must_be(owner, "scale", "a float above 0, such as 255", scale)
+        if not isinstance(bgr, bool):
+            raise must_be(owner, "bgr", "true or false", bgr)
         if (mean is None) != (std is None):
             raise ParameterError(f"{owner} needs mean and std together, such as mean=0.5 and std=0.5. One is missing.")
         means, stds = _numbers(owner, "mean", mean), _numbers(owner, "std", std)
@@ -36,7 +45,9 @@ class Stated:
             raise ParameterError(f"{owner} needs as many means as stds. Got {len(means)} and {len(stds)}.")
         if not all(value > 0 for value in stds):
             raise must_be(owner, "std", "above 0, for each channel", std)
-        return cls(means, stds, _sides(owner, size))
+        if scale != 1:
+            means, stds = means or (0.0,), tuple(value / scale for value in stds or (1.0,))
+        return cls(means, stds, _sides(owner, size), bgr)
 
     def applied(self, network: nn.Module, facts: Facts, channels: int | None = None) -> nn.Module:
         """The network with all of that before it, as one of the user's images, and its facts with it.
@@ -48,14 +59,15 @@ class Stated:
         if facts.size is not None:
             network = Shaped(network, facts.size, facts.source)
         words = facts.preprocessing
-        if self.mean or self.size is not None:
-            channels = channels or (len(self.mean) if len(self.mean) > 1 else _channels(network))
+        if self.mean or self.size is not None or self.bgr:
+            channels = 3 if self.bgr else channels or (len(self.mean) if len(self.mean) > 1 else _channels(network))
             if channels is None:
                 raise ParameterError(
                     f"{facts.source} does not say how many channels it takes: give mean and std for each, such as "
                     "mean=0,0,0 and std=1,1,1."
                 )
-            steps = [] if self.size is None else [Resize(*self.size)]
+            steps: list[Step] = [] if self.size is None else [Resize(*self.size)]
+            steps += [Flip()] if self.bgr else []
             network = Pixels(network, steps, self.mean or (0.0,), self.std or (1.0,), channels, facts)
             words = "; ".join(filter(None, [network.words, words]))
         network.facts = replace(facts, preprocessing=words)  # type: ignore[assignment]

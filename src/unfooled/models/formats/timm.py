@@ -129,10 +129,7 @@ def _from_hub(
     except Exception as error:
         raise ModelError(f"timm cannot make {name} with its pretrained weights: {_reason(error)}") from error
     have = int(getattr(made, "num_classes", 0))
-    if have == 0:
-        raise ModelError(
-            f"The pretrained weights of {name} give features: they have no classifier. Give a checkpoint with one."
-        )
+    _refuse_features(made, f"The pretrained weights of {name}")
     if classes not in (None, have):
         raise ParameterError(
             f"The pretrained weights of {name} have {have} classes: a head for {classes} would not be trained. "
@@ -166,7 +163,13 @@ def _from_checkpoint(
         raise unreachable(f"timm:{name}", error, "give a folder with timm:FOLDER") from error
     except Exception as error:
         raise ModelError(f"timm cannot make {name}: {_reason(error)}") from error
+    _refuse_features(network, f"The weights in {weights}")
     return fit(network, state, weights)
+
+
+def _refuse_features(network: nn.Module, what: str) -> None:
+    if int(getattr(network, "num_classes", 1)) == 0:
+        raise ModelError(f"{what} give features: they have no classifier. Give a checkpoint with one.")
 
 
 def _state(weights: Path) -> dict[str, Tensor]:
