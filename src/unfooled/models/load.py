@@ -11,16 +11,17 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import MissingData, ModelError, ParameterError, unknown
+from ..errors import MissingData, ModelError, ParameterError, UnfooledError, unknown
 from . import formats
 from .black_box import BlackBox
 from .bring import brought
 from .classifier import Model
-from .networks import SeedCNN, SmallResNet
+from .networks import SeedCNN, SmallCNN, SmallResNet
 from .weights import apply
 
 NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "seed-cnn": lambda channels, size, classes: SeedCNN(channels, size, classes),
+    "small-cnn": lambda channels, size, classes: SmallCNN(channels, size, classes),
     "small-resnet": lambda channels, size, classes: SmallResNet(channels, classes),
 }
 BUNDLED: dict[str, tuple[str, str]] = {  # name: file, what it is
@@ -97,8 +98,33 @@ def load(
     elif spec.endswith(".py"):
         raise ParameterError(f"{spec!r} names no factory: write {spec}:NAME, a function that returns the model.")
     else:
-        raise unknown("model", spec, [*BUNDLED, *NETWORKS])
+        raise _no_form(spec) or unknown("model", spec, [*BUNDLED, *NETWORKS])
     return (model if weights is None else apply(model, Path(weights))).eval()
+
+
+FOREIGN = {  # files that others write, and what to do with them
+    (".h5", ".hdf5"): "is of an older Keras: open it there and save it as .keras, model.save('model.keras')",
+    (".tflite", ".pb"): "is of TensorFlow: convert it to ONNX, and give the .onnx file",
+    (".safetensors", ".bin", ".ckpt"): "holds weights, not a network: give it with --weights, and name the network",
+    (".engine", ".plan", ".mlmodel", ".mlpackage"): "is made for one machine: export the model it came from to ONNX",
+}
+
+
+def _no_form(spec: str) -> UnfooledError | None:
+    """What to say of a file or folder that is there, but in no form that is read here."""
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        if (path / "saved_model.pb").is_file():
+            return ModelError(
+                f"{spec} is a SavedModel, which only TensorFlow runs: save the model as .keras, or convert it to ONNX."
+            )
+        cure = f"write hf:{spec} or timm:{spec}" if (path / "config.json").is_file() else "name the file of the model"
+        return ModelError(f"{spec} is a folder. If it holds a model, {cure}.")
+    what = next((words for suffixes, words in FOREIGN.items() if path.suffix.lower() in suffixes), "")
+    if path.is_file():
+        what = what or "is in no form that is read here; the guide to your own model lists them"
+        return ModelError(f"{spec} {what}.")
+    return MissingData(f"There is no file {spec}.") if what else None
 
 
 def _from_file(spec: str) -> Model:
@@ -113,8 +139,8 @@ def _from_file(spec: str) -> Model:
     sys.path.insert(0, str(path.parent.resolve()))
     try:
         found.loader.exec_module(module)
-    except Exception as error:
-        raise ModelError(f"{file} failed to run: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # a program that reads a command line of its own ends itself
+        raise ModelError(f"{file} failed to run: {_said(error)}") from error
     finally:
         sys.path.pop(0)
     factory = getattr(module, name, None)
@@ -125,9 +151,15 @@ def _from_file(spec: str) -> Model:
     if makes_one:
         try:
             factory = factory()
-        except Exception as error:
-            raise ModelError(f"{spec} failed: {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise ModelError(f"{spec} failed: {_said(error)}") from error
         model = brought(factory)
     if not callable(model):
         raise ModelError(f"{spec} must return a model, such as an nn.Module. It returned {type(factory).__name__}.")
     return model
+
+
+def _said(error: BaseException) -> str:
+    """An error of the user's own code in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

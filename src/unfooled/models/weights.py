@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -15,6 +18,12 @@ from torch import Tensor, nn
 from ..errors import MissingData, ModelError
 from ..files import whole
 
+WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")  # what DataParallel and torch.compile put before names, in any order
+
+WITHIN = (  # where training keeps weights among other things; averaged ones first
+    "state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "model", "network", "net",
+)  # fmt: skip
+
 
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a weights file by name."""
@@ -22,9 +31,10 @@ def read(path: Path) -> dict[str, Tensor]:
         raise MissingData(f"There is no weights file {path}.")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):  # timm's training keeps its arguments beside them
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found: Any = load_file(path)
+        else:
+            with torch.serialization.safe_globals(_harmless()):
+                found = torch.load(path, map_location="cpu", weights_only=True)
     except (
         SafetensorError,
         pickle.UnpicklingError,
@@ -39,12 +49,20 @@ def read(path: Path) -> dict[str, Tensor]:
                 f"{path} holds more than weights, or is damaged. Code in it is not run: save a state_dict(), as safetensors."
             ) from None
         raise ModelError(f"{path} is no weights file (safetensors, or a state dict saved by torch).") from None
-    for key in ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model"):  # averaged weights first
+    for key in WITHIN:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
         raise ModelError(f"{path} holds no state dict (a mapping from names to tensors).")
-    return {str(name).removeprefix("module.").removeprefix("_orig_mod."): value for name, value in found.items()}
+    return {WRAPPED.sub("", str(name)): value for name, value in found.items()}
+
+
+def _harmless() -> list[Any]:
+    """What training keeps beside weights: arguments, as timm's does, and scores that are numbers of numpy."""
+    rebuild = np.float64(0).__reduce__()[0]
+    kinds = [type(np.dtype(name)) for name in ("float64", "float32", "float16", "int64", "int32", "uint8", "bool")]
+    names = [(rebuild, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]  # before numpy 2, and since
+    return [argparse.Namespace, np.dtype, *kinds, *names]
 
 
 def apply(module: nn.Module, path: Path) -> nn.Module:
@@ -53,13 +71,22 @@ def apply(module: nn.Module, path: Path) -> nn.Module:
 
 
 def fit(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> nn.Module:
-    """The same of weights that were read from `path`, and perhaps renamed."""
+    """The same of weights that were read from `path`, and perhaps renamed.
+
+    Where all names begin with one more word, as those of a network within a training module do, it is left out.
+    """
     try:
-        module.load_state_dict(weights)
+        module.load_state_dict(_unwrapped(weights, module.state_dict()))
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]]
         raise ModelError(f"The weights in {path} do not fit {type(module).__name__}: {' '.join(lines)[:300]}") from None
     return module
+
+
+def _unwrapped(weights: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    words = {name.partition(".")[0] for name in weights}
+    bare = {name.partition(".")[2]: value for name, value in weights.items()}
+    return bare if len(words) == 1 and bare.keys() == wanted.keys() else weights
 
 
 def save(module: nn.Module, path: Path, about: Mapping[str, str], half: bool = True) -> None:
