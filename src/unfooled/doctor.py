@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import protocols, rng
+from .checks.naming import alike, moved
 from .checks.preflight import SAMPLE, preflight
 from .data import given
 from .errors import ModelError
@@ -36,7 +36,7 @@ class Named(msgspec.Struct, frozen=True):
     @property
     def agrees(self) -> bool:
         """Whether both mean the same, as far as names can tell."""
-        return self.data is None or self.model is None or bool(_words(self.data) & _words(self.model))
+        return self.data is None or self.model is None or alike(self.data, self.model)
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
@@ -92,7 +92,7 @@ def diagnose(model: Any, data: Any, threat: Threat | str, protocol: str = "fast"
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:SAMPLE]
     sample = _Sample(images[order], labels[order], order)
     with rng.forked(seed, 0x9F11):
-        found = preflight(model, sample.images, sample.labels, threat, seed, sample.names)
+        found = preflight(model, sample.images, sample.labels, threat, seed, sample.names, source.classes)
     right = appraise(model, sample.images, sample.labels, seed).clean_correct
     facts, _ = facts_of(model)
     classes = [
@@ -163,23 +163,9 @@ def _at(names: tuple[str, ...], label: int) -> str | None:
     return names[label] if label < len(names) else None
 
 
-def _words(name: str) -> set[str]:
-    """What a name may be matched by: itself, and the parts of "tench, Tinca tinca"."""
-    plain = [re.sub(r"[\W_]+", " ", part).strip().casefold() for part in (name, *name.split(","))]
-    return {part for part in plain if part}
-
-
 def _renamed(classes: list[Named]) -> dict[str, int]:
     """The model's label of each of the data's class names; empty where they agree, or where one is not found."""
-    if all(one.agrees for one in classes):
-        return {}
-    theirs = {word: one.label for one in reversed(classes) if one.model is not None for word in _words(one.model)}
-    found = {}
-    for one in classes:
-        if one.data is None:
-            continue
-        label = next((theirs[word] for word in _words(one.data) if word in theirs), None)
-        if label is None:
-            return {}
-        found[one.data] = label
-    return found
+    there = moved([one.data for one in classes], [one.model for one in classes])
+    found = {one.data: there.get(one.label, one.label) for one in classes if one.data is not None}
+    lost = any(not one.agrees and one.label not in there for one in classes)
+    return {} if lost or not there else found

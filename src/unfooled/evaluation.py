@@ -128,11 +128,14 @@ def evaluate(
         folder = RunFolder(place)
         asked_of = {"model": _called(model), "data": source.name, **(settings or {})}
         stack.enter_context(folder.running(_spec(question, name, asked_of, size, draws)))
+        parts = dict(enumerate(order.split(size)))
+        if isinstance(runner, Ray) and len(folder.shards()) < len(parts):
+            stack.enter_context(runner.ready())
         tell(Standing(0, len(images), None, stage="preflight"))
-        found = _preflight(folder, question, order, draws)
+        found = _preflight(folder, question, order, draws, source.classes)
         question = _prepared(folder, question, found)
         tuned_for = float(_kept(folder, "tuned-for", lambda: asked.tuned_for(len(images))))
-        _gather(folder, question, dict(enumerate(order.split(size))), asked, tuned_for, runner, tell)
+        _gather(folder, question, parts, asked, tuned_for, runner, tell)
         answer = conclude(
             folder, question, found, name, source, asked_of, tuned_for, asked.may_end, [*notes.texts], command,
             keep=out is not None,
@@ -273,11 +276,11 @@ def _spec(q: Question, protocol: str, settings: Mapping[str, str], shard: int, d
     }
 
 
-def _preflight(folder: RunFolder, q: Question, order: Tensor, draws: int | None) -> Preflight:
+def _preflight(folder: RunFolder, q: Question, order: Tensor, draws: int | None, classes: Sequence[str]) -> Preflight:
     """The preflight on the first examples of the order; its findings are kept, so that a run that goes on has the same."""
     sample = order[:256]
     with rng.forked(q.seed, 0x9F11), _measured("preflight") as cost:
-        found = preflight(q.model, q.images[sample], q.labels[sample], q.threat, q.seed, q.names[sample])
+        found = preflight(q.model, q.images[sample], q.labels[sample], q.threat, q.seed, q.names[sample], classes)
     if draws is not None:
         found = replace(found, draws=draws, probe=replace(found.probe, draws=draws))
     told = {"findings": msgspec.to_builtins(list(found.findings)), "draws": found.draws, "cost": cost}
@@ -298,7 +301,7 @@ def _prepared(folder: RunFolder, q: Question, found: Preflight) -> Question:
             ways: tuple[Way, ...] = adapt.rebuild(q.model, found, held["ways"]) if held["ways"] else ()
             strategy = Strategy.from_json(held, ways)
         layout = _kept(folder, "layout", lambda: _layout(q))
-        bare = q.model.undefended if isinstance(q.model, Defended) else adapt.undefended(q.model, found.probe)
+        bare = q.model.alone if isinstance(q.model, Defended) else adapt.undefended(q.model, found.probe)
     compute = q.compute or Compute(layout=layout)
     return replace(q, strategy=strategy, undefended=bare, draws=found.draws, compute=compute)
 

@@ -59,13 +59,21 @@ KINDS: dict[str, Kind] = {
         "invalid", "clean accuracy gained by renaming the classes", 0.3, PRACTICE,
         "Map the data's class indices to the model's (--classes, or the labels given).",
     ),
+    "classes-in-another-order": Kind(
+        "invalid", "clean accuracy gained by going by the names of the classes", 0.0, PRACTICE,
+        "Give the data the model's labels: --classes NAME=LABEL,…; unfooled doctor writes it out.",
+    ),
+    "one-probability": Kind(
+        "invalid", "largest of the outputs, one for each image and none outside [0, 1]", None, PRACTICE,
+        "One output is read as a logit, above 0 for class 1. Return the logit, or a column for each of the two classes.",
+    ),
     "expects-0-255": Kind(
         "invalid", "clean accuracy gained by feeding pixels times 255", 0.15, PRACTICE,
-        "Put the scaling into the model, or wrap it: it takes pixels from 0 to 255, and was given 0 to 1.",
+        "It takes pixels from 0 to 255, and was given 0 to 1: --model-option scale=255 of a file, or scale within the model.",
     ),
     "missing-normalisation": Kind(
         "invalid", "clean accuracy gained by normalising the images", 0.15, PRACTICE,
-        "Wrap the model: unfooled.models.Normalized(model, mean, std).",
+        "Wrap the model: unfooled.models.Normalized(model, mean, std); of a file, --model-option mean=… and std=….",
     ),
     "double-normalisation": Kind(
         "invalid", "clean accuracy gained by undoing a normalisation; 1: seen in a layer", 0.15, PRACTICE,
@@ -73,7 +81,7 @@ KINDS: dict[str, Kind] = {
     ),
     "channels-swapped": Kind(
         "invalid", "clean accuracy gained by turning the channels round", 0.15, PRACTICE,
-        "Give the channels in the order that the model was trained on (RGB or BGR).",
+        "Give the channels in the order that it was trained on: --model-option bgr=true of a file, or within the model.",
     ),
     "eps-beyond-range": Kind(
         "suspect", "eps, relative to the distance of the images furthest apart", 1.0, PRACTICE,

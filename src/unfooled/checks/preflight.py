@@ -6,7 +6,7 @@ What they read is a sample of the images; all of it takes a few dozen passes for
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,10 +21,11 @@ from ..inputs import check_classes
 from ..intervals import clopper_pearson
 from ..models.access import Access, access_of
 from ..models.classifier import Classifier, Model, untouched
+from ..models.facts import facts_of
 from ..models.inside import hookable, modules_within, uncompiled
 from ..results import Finding
 from ..threats import L0, Threat
-from . import gradients
+from . import gradients, naming
 from .catalog import KINDS, finding
 from .probing import Probe, across
 
@@ -66,9 +67,13 @@ class Preflight:
 
 
 def preflight(
-    model: Model, images: Tensor, labels: Tensor, threat: Threat, seed: int = 0, names: Tensor | None = None
-) -> Preflight:
-    """Check a model on images (N, *shape), labels (N,), called by names (N,); the first ones are the sample."""
+    model: Model, images: Tensor, labels: Tensor, threat: Threat, seed: int = 0, names: Tensor | None = None,
+    classes: Sequence[str] = (),
+) -> Preflight:  # fmt: skip
+    """Check a model on images (N, *shape), labels (N,), called by names (N,); the first ones are the sample.
+
+    classes:  what the data call their classes, by label; may be empty.
+    """
     names = torch.arange(len(images)) if names is None else names
     found: list[Finding] = [*_modes(model)]
     with torch.inference_mode(False), uncompiled(), untouched(model), rng.forked(seed, 0x9F11):
@@ -91,7 +96,9 @@ def preflight(
             found += [] if random or moving or access < Access.GRADIENT else _precision(model, x[:FEW])
             found += _outputs(logits) if access > Access.DECISION else _few(logits)
             found += _sizes(x, threat)
-            found += _accuracy(classifier, x, y, logits, threat)
+            renamed = naming.check(classes, _named(model), logits.argmax(1), y)
+            found += renamed
+            found += _accuracy(classifier, x, y, logits, threat, not renamed)
             found += _normalisers(model, x[:1], threat)
         right = (logits.argmax(1) == y).nonzero().squeeze(1)[:FEW]
         probe = Probe(x[right], y[right], threat)
@@ -202,6 +209,11 @@ def _outputs(logits: Tensor) -> list[Finding]:
     if bool(((logits >= 0) & (logits <= 1)).all()) and bool(((logits.sum(1) - 1).abs() < 1e-5).all()):
         found.append(finding("probabilities", 1.0, "The model returns probabilities, not logits."))
     ends = float(logits.min()), float(logits.max())
+    if not found and _one_probability(logits):
+        text = (
+            f"The model returns one number in [0, 1] for each image, up to {ends[1]:.3g}: a probability, not a logit."
+        )
+        found.append(finding("one-probability", ends[1], text))
     if not found and ((ends[0] >= 0 and ends[1] <= 1) or (-1 <= ends[0] < -0.99 and 0.99 < ends[1] <= 1)):
         text = f"All outputs lie in [{ends[0]:.3g}, {ends[1]:.3g}]: they have been squashed."
         found.append(finding("squashed-outputs", ends[1] - ends[0], text))
@@ -209,6 +221,14 @@ def _outputs(logits: Tensor) -> list[Finding]:
     if flat > KINDS["flat-outputs"].threshold and len(logits) >= 2:  # type: ignore[operator]
         found.append(finding("flat-outputs", flat, f"{100 * flat:.0f} % of the outputs are rounded, or a hard label."))
     return found + _few(logits)
+
+
+def _one_probability(logits: Tensor) -> bool:
+    """Whether a model's only output, which stands beside a zero, looks like a sigmoid's."""
+    if logits.shape[1] != 2 or bool((logits[:, 0] != 0).any()):
+        return False
+    one = logits[:, 1]
+    return bool(((one >= 0) & (one <= 1)).all()) and bool((one != one.round()).any())
 
 
 def _few(logits: Tensor) -> list[Finding]:
@@ -219,8 +239,15 @@ def _few(logits: Tensor) -> list[Finding]:
 # --- the data as the model wants them ------------------------------------------------------------------
 
 
-def _accuracy(classifier: Classifier, x: Tensor, y: Tensor, logits: Tensor, threat: Threat) -> list[Finding]:
-    """Clean accuracy near chance, and what would raise it."""
+def _named(model: Model) -> tuple[str, ...]:
+    """What a model, or the one behind a defense, calls its classes."""
+    return facts_of(getattr(model, "undefended", model))[0].classes
+
+
+def _accuracy(
+    classifier: Classifier, x: Tensor, y: Tensor, logits: Tensor, threat: Threat, unnamed: bool
+) -> list[Finding]:
+    """Clean accuracy near chance, and what would raise it; unnamed: no names have told that labels mean other classes."""
     answer = logits.argmax(1)
     n, right = len(y), int((answer == y).sum())
     if n < LEAST:
@@ -231,10 +258,12 @@ def _accuracy(classifier: Classifier, x: Tensor, y: Tensor, logits: Tensor, thre
     if clopper_pearson(right, n).low <= most and most < 0.9:
         text = f"Clean accuracy is {100 * right / n:.1f} %, and answering one class always gets {100 * most:.1f} %."
         found.append(finding("near-chance", clopper_pearson(right, n).low - most, text))
-    renamed = _permuted(answer, y, logits.shape[1], right / n) if 2 * logits.shape[1] <= n else []
+    renamed = _permuted(answer, y, logits.shape[1], right / n) if unnamed and 2 * logits.shape[1] <= n else []
     found += renamed
     least = max(LEAST_GAIN, 4 / n)
-    if not renamed and threat.unit_range and x.dim() == 4 and 1 - right / n >= least:  # else nothing can gain so much
+    if (
+        unnamed and not renamed and threat.unit_range and x.dim() == 4 and 1 - right / n >= least
+    ):  # else nothing can gain so much
 
         def gain(change: Callable[[Tensor], Tensor]) -> float:
             with torch.no_grad():
