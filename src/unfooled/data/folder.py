@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from unfooled.data.columns import check_indices, listed, named
 from unfooled.data.pictures import OnDisk, load_pictures
 from unfooled.data.sizes import Size
 from unfooled.data.spec import Spec
-from unfooled.errors import DataError, ParameterError
+from unfooled.errors import DataError, Note, ParameterError
 
 _SUFFIXES = {
     ".png",
@@ -58,9 +59,11 @@ def load_folder(spec: Spec, resize: Size | None, crop: Size | None, classes: Map
             raise ParameterError(f"{spec.name} holds no folder {spec.split!r}.")
     folders = _class_folders(root)
     indices = _indices(root, [folder.name for folder in folders], classes)
-    items = [_Item(path, indices[folder.name]) for folder in folders for path in _listing(folder) if _is_image(path)]
+    inside = [(path, indices[folder.name]) for folder in folders for path in _listing(folder)]
+    items = [_Item(path, label) for path, label in inside if _is_image(path)]
     if not items:
         raise _no_images(root, folders)
+    _note_deeper(root, [path for path, _ in inside if path.is_dir()])
     rows = spec.rows(len(items), name)
     chosen = items[rows]
     if len(chosen) < len(items):
@@ -85,6 +88,18 @@ def _listing(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error}.") from error
+
+
+def _note_deeper(root: Path, folders: list[Path]) -> None:
+    """Say that images lie deeper than those of the classes: they are left out, and their folder may be no class."""
+    first = next((path for folder in folders for path in _listing(folder) if _is_image(path)), None)
+    if first is not None:
+        warnings.warn(
+            f"{root} holds images deeper than in its class folders, such as {first.relative_to(root)}: they are left out, "
+            f"and {first.relative_to(root).parts[0]!r} counts as a class. {_LAYOUT}",
+            Note,
+            stacklevel=4,
+        )
 
 
 def _class_folders(root: Path) -> list[Path]:

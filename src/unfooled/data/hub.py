@@ -193,6 +193,7 @@ def _image_column(held: Any, where: str, wanted: str | None) -> str:
             raise DataError(f"{where} has no images in its column {name!r}, but {kinds[name]}.")
         return name
     pictures = [name for name, kind in kinds.items() if kind == "image"]
+    pictures = pictures or [name for name, kind in kinds.items() if kind in ("binary", "large_binary")]
     found = pictures[0] if len(pictures) == 1 else first(IMAGES, pictures)
     if found is not None:
         return found

@@ -17,6 +17,7 @@ from unfooled.data.spec import Spec
 from unfooled.errors import DataError, MissingData, MissingExtra, ParameterError
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
+SHOWN = 200  # letters of a path in a message
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,19 @@ def _found(table: Path, where: str, words: list[str], rows: list[int]) -> tuple[
     for path, word, row in zip(paths, words, rows, strict=True):
         if not word:
             raise DataError(f"{where}, row {row + 1}: there is no path of an image.")
-        if not path.is_file():
-            raise MissingData(f"{where}, row {row + 1}: there is no file {word}; paths are relative to {table.parent}.")
+        if not _there(path):
+            shown = word if len(word) <= SHOWN else f"{word[:SHOWN]}…"
+            raise MissingData(
+                f"{where}, row {row + 1}: there is no file {shown}; paths are relative to {table.parent}."
+            )
     return paths
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # what no path can be: too long, a NUL in it
+        return False
 
 
 def _text(path: Path, where: str) -> Table:
@@ -130,7 +141,9 @@ def holds_pictures(path: Path) -> bool:
         schema = parquet.read_schema(path)
     except (OSError, arrow.ArrowException):  # what is wrong is said when it is read
         return False
-    return any(arrow.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0 for field in schema)
+    kinds = [field.type for field in schema]
+    bare = any(arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind) for kind in kinds)
+    return bare or any(arrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 for kind in kinds)
 
 
 def _pyarrow(where: str) -> tuple[Any, Any]:
