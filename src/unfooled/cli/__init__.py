@@ -21,9 +21,11 @@ def run(arguments: list[str]) -> int:
     import typer
 
     from ..errors import UnfooledError
+    from . import completion
     from .app import app
 
     try:
+        completion.check(arguments)
         status = typer.main.get_command(app).main(arguments, prog_name="unfooled", standalone_mode=False)
         return _interrupted() if status == INTERRUPTED else int(status or 0)  # Typer turns an interrupt into 130
     except UnfooledError as error:

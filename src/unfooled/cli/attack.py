@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from . import shared, terminal
+from .completion import complete
 
 
 def attack(
@@ -17,7 +18,12 @@ def attack(
     threat: shared.Threat = "linf:8/255",
     method: Annotated[
         str,
-        typer.Option("--attack", "--method", help="An attack or a plan: fgsm, pgd:steps=40, restarts:5(pgd)."),
+        typer.Option(
+            "--attack",
+            "--method",
+            help="An attack or a plan: fgsm, pgd:steps=40, restarts:5(pgd).",
+            autocompletion=complete("attacks"),
+        ),
     ] = "pgd",
     out: Annotated[
         Path | None, typer.Option(help="The run folder, else one in runs/; the same command goes on with it.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import shared, terminal
+from .completion import complete
 
 if TYPE_CHECKING:
     from ..doctor import Diagnosis
@@ -19,7 +20,9 @@ def doctor(
     model: shared.ModelArgument = None,
     data: shared.DataArgument = None,
     threat: shared.Threat = "linf:8/255",
-    protocol: Annotated[str, typer.Option(help="What an evaluation by it would cost.")] = "fast",
+    protocol: Annotated[
+        str, typer.Option(help="What an evaluation by it would cost.", autocompletion=complete("protocols"))
+    ] = "fast",
     model_: shared.ModelOption = None,
     data_: shared.DataOption = None,
     weights: shared.Weights = None,

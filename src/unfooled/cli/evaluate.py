@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import shared, terminal
+from .completion import complete
 
 if TYPE_CHECKING:
     from ..assertions import Assertion
@@ -22,7 +23,11 @@ def evaluate(
     data: shared.DataArgument = None,
     threat: shared.Threat = "linf:8/255",
     protocol: Annotated[
-        str, typer.Option(help="quick, fast, standard or thorough; see [b]unfooled list protocols[/].")
+        str,
+        typer.Option(
+            help="quick, fast, standard or thorough; see [b]unfooled list protocols[/].",
+            autocompletion=complete("protocols"),
+        ),
     ] = "fast",
     thorough: Annotated[
         bool, typer.Option("--thorough", help="The same as --protocol thorough: all checks too.")

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 import typer
 
 from ..errors import unknown
-from ..results import Table
 from . import shared, terminal
 
 KINDS = ("attacks", "data", "defenses", "losses", "models", "protocols", "recipes", "threats")
 
 
 def list_(
-    kind: Annotated[str | None, typer.Argument(metavar="KIND", help=", ".join(KINDS) + "; else all.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="KIND",
+            help=", ".join(KINDS) + "; else all.",
+            autocompletion=lambda incomplete: [one for one in KINDS if one.startswith(incomplete)],
+        ),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Of attacks: options, cost, access, when they fail.")
     ] = False,
     json: shared.Json = False,
 ) -> None:
     """List what there is by name."""
+    from ..results import Table
+
     if kind is not None and kind not in KINDS:
         raise unknown("list of", kind, KINDS)
     if verbose and kind == "attacks":
@@ -80,6 +87,7 @@ def _first_line(item: object) -> str:
 
 def _attacks(json: bool) -> None:
     """The facts of every attack, as on its page in the docs."""
+    import msgspec
     from rich.padding import Padding
     from rich.table import Table as RichTable
     from rich.text import Text

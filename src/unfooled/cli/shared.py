@@ -14,6 +14,7 @@ import typer
 
 from ..errors import DataError, ParameterError
 from . import terminal
+from .completion import complete
 
 if TYPE_CHECKING:
     from ..data import Dataset
@@ -24,14 +25,21 @@ ModelArgument = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="fashion-mnist/plain, file.py:factory, timm:NAME, hf:NAME, model.onnx, http://… See the guide.",
+        autocompletion=complete("models"),
     ),
 ]
 DataArgument = Annotated[
     str | None,
-    typer.Argument(metavar="DATA", help="mnist, cifar10:test:0-1000, photos/, images.npz, table.csv, hf:ORG/NAME …"),
+    typer.Argument(
+        metavar="DATA",
+        help="mnist, cifar10:test:0-1000, photos/, images.npz, table.csv, hf:ORG/NAME …",
+        autocompletion=complete("data"),
+    ),
 ]
-ModelOption = Annotated[str | None, typer.Option("--model", help="The same as MODEL.")]
-DataOption = Annotated[str | None, typer.Option("--data", help="The same as DATA.")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="The same as MODEL.", autocompletion=complete("models"))
+]
+DataOption = Annotated[str | None, typer.Option("--data", help="The same as DATA.", autocompletion=complete("data"))]
 Weights = Annotated[Path | None, typer.Option(help="Weights for the model: safetensors or a state dict.")]
 Options = Annotated[
     list[str] | None,
@@ -47,8 +55,18 @@ CLASSES = typer.Option(
 )
 Classes = Annotated[str | None, CLASSES]
 Columns = Annotated[str | None, typer.Option(help="Columns of a table: image=scan,label=diagnosis.")]
-Threat = Annotated[str, typer.Option(help="The set of changes allowed: linf:8/255, l2:0.5, l1:12, l0:20.")]
-Defense = Annotated[str | None, typer.Option(help="Put a defense in front: blur:sigma=1. Attacked adaptively.")]
+Threat = Annotated[
+    str,
+    typer.Option(
+        help="The set of changes allowed: linf:8/255, l2:0.5, l1:12, l0:20.", autocompletion=complete("threats")
+    ),
+]
+Defense = Annotated[
+    str | None,
+    typer.Option(
+        help="Put a defense in front: blur:sigma=1. Attacked adaptively.", autocompletion=complete("defenses")
+    ),
+]
 Batch = Annotated[int | None, typer.Option(help="Images in work at a time.")]
 Budget = Annotated[int | None, typer.Option(help="Passes per image at most, over the whole plan.")]
 Draws = Annotated[int, typer.Option(help="Passes that a gradient is averaged over, for a random model.")]

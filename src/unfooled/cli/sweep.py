@@ -10,6 +10,7 @@ import typer
 
 from ..errors import ParameterError, unknown
 from . import shared, terminal
+from .completion import complete
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,9 +33,14 @@ def sweep(
     eps: Annotated[
         str | None, typer.Option(help="Grid: 0,0.1,0.2 or FROM:TO:STEP; else 9 values up to the threat's.")
     ] = None,
-    method: Annotated[str, typer.Option("--attack", "--method", help="An attack or a plan.")] = "fgsm",
+    method: Annotated[
+        str, typer.Option("--attack", "--method", help="An attack or a plan.", autocompletion=complete("attacks"))
+    ] = "fgsm",
     defense: Annotated[
-        str | None, typer.Option(help="A defense whose strength varies: blur, percentile, median.")
+        str | None,
+        typer.Option(
+            help="A defense whose strength varies: blur, percentile, median.", autocompletion=complete("defenses")
+        ),
     ] = None,
     strengths: Annotated[str | None, typer.Option(help="Its grid, such as 0:2.2:0.1.")] = None,
     out: Annotated[
