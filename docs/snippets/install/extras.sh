@@ -1,0 +1,2 @@
+#: not run: it would fetch packages
+pip install "unfooled[hub,onnx]"
