@@ -122,7 +122,7 @@ def test_the_names_are_those_that_there_are():
     assert [name.rstrip(":(") for name in NAMES["attacks"][len(ATTACKS) :]] == list(PLANS)
     assert set(NAMES["data"]) == set(data.names())
     assert set(NAMES["defenses"]) == set(DEFENSES)
-    assert NAMES["models"][:4] == (*models.BUNDLED, *models.NETWORKS)
+    assert NAMES["models"] == (*models.BUNDLED, *models.NETWORKS, "timm:", "hf:", "https://")
     assert NAMES["networks"] == tuple(models.NETWORKS)
     assert NAMES["protocols"] == tuple(PROTOCOLS)
     assert NAMES["recipes"] == tuple(RECIPES)

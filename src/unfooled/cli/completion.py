@@ -15,48 +15,20 @@ from ..studies.registry import STUDIES
 OPTIONS = ("--install-completion", "--show-completion")
 SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 PLANS = ("restarts:", "targeted:", "cascade(", "escalate(")
+NETWORKS = ("seed-cnn", "small-cnn", "small-resnet")
 NAMES: dict[str, tuple[str, ...]] = {
     "attacks": (*ACCESS, *PLANS),
     "data": ("mnist", "fashion-mnist", "fashion-mnist-sample", "cifar10", "gtsrb"),
     "defenses": (
-        "blur",
-        "percentile",
-        "median",
-        "bit-depth",
-        "jpeg",
-        "tv",
-        "random-shift",
-        "resize-pad",
-        "noise",
-        "thermometer",
+        "blur", "percentile", "median", "bit-depth", "jpeg", "tv", "random-shift", "resize-pad", "noise", "thermometer",
     ),
-    "models": (
-        "fashion-mnist/plain",
-        "fashion-mnist/hardened",
-        "seed-cnn",
-        "small-cnn",
-        "small-resnet",
-        "timm:",
-        "hf:",
-        "https://",
-    ),
-    "networks": ("seed-cnn", "small-cnn", "small-resnet"),
+    "models": ("fashion-mnist/plain", "fashion-mnist/hardened", *NETWORKS, "timm:", "hf:", "https://"),
+    "networks": NETWORKS,
     "protocols": ("quick", "fast", "standard", "thorough"),
-    "recipes": (
-        "standard",
-        "fast-at",
-        "n-fgsm",
-        "grad-align",
-        "pgd",
-        "pgd-10",
-        "trades",
-        "mart",
-        "noise",
-        "smooth-adv",
-    ),
+    "recipes": ("standard", "fast-at", "n-fgsm", "grad-align", "pgd", "pgd-10", "trades", "mart", "noise", "smooth-adv"),
     "studies": tuple(STUDIES),
     "threats": ("linf:8/255", "l2:0.5", "l1:12", "l0:20"),
-}
+}  # fmt: skip
 
 
 def complete(kind: str) -> Callable[[str], list[str]]:
