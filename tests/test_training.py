@@ -1,5 +1,6 @@
 """Training: the loop, what it chooses, how it goes on, its errors."""
 
+import copy
 import dataclasses
 import math
 
@@ -339,3 +340,21 @@ def test_the_average_is_what_is_judged_and_kept(monkeypatch):
         expected = expected.lerp(now, 1 - min(0.9, (1 + step) / (10 + step)))
     torch.testing.assert_close(weights(done.model), expected, rtol=1e-4, atol=1e-6)
     assert int(done.model[2].num_batches_tracked) > 0
+
+
+def test_bfloat16_learns_too():
+    x, y = task()
+    done = train(network(), (x, y), recipe=QUICK, compute=uf.Compute(autocast=True))
+    assert (done.model(x).argmax(1) == y).float().mean() > 0.85
+
+
+@pytest.mark.slow
+def test_compiled_passes_learn_the_same():
+    x, y = task(200)
+    recipe = dataclasses.replace(HARD, epochs=2)
+    steady = nn.Sequential(*[part for part in network() if not isinstance(part, nn.Dropout)])  # its draws differ there
+    made = [
+        train(copy.deepcopy(steady).double(), (x.double(), y), uf.Linf(0.1), recipe, compute=how).model
+        for how in (uf.Compute("same"), uf.Compute("same", compile=True))
+    ]
+    torch.testing.assert_close(weights(made[1]), weights(made[0]), rtol=1e-6, atol=1e-8)

@@ -25,7 +25,10 @@ NAMES: dict[str, tuple[str, ...]] = {
     "models": ("fashion-mnist/plain", "fashion-mnist/hardened", *NETWORKS, "timm:", "hf:", "https://"),
     "networks": NETWORKS,
     "protocols": ("quick", "fast", "standard", "thorough"),
-    "recipes": ("standard", "fast-at", "n-fgsm", "grad-align", "pgd", "pgd-10", "trades", "mart", "noise", "smooth-adv"),
+    "recipes": (
+        "standard", "fast-at", "n-fgsm", "grad-align", "pgd", "pgd-10", "trades", "mart", "noise", "smooth-adv",
+        "pgd-fashion-mnist", "trades-fashion-mnist", "pgd-mnist",
+    ),
     "studies": tuple(STUDIES),
     "threats": ("linf:8/255", "l2:0.5", "l1:12", "l0:20"),
 }  # fmt: skip

@@ -52,7 +52,7 @@ def _entries(kind: str) -> dict[str, str]:
         from .. import models
 
         networks = dict.fromkeys(models.NETWORKS, "a network to train, or to give weights to")
-        return {name: about for name, (_, about) in models.BUNDLED.items()} | networks
+        return {name: about for name, (_, _, about) in models.BUNDLED.items()} | networks
     if kind == "recipes":
         from ..training import RECIPES
 

@@ -24,10 +24,11 @@ NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "small-cnn": lambda channels, size, classes: SmallCNN(channels, size, classes),
     "small-resnet": lambda channels, size, classes: SmallResNet(channels, classes),
 }
-BUNDLED: dict[str, tuple[str, str]] = {  # name: file, what it is
-    "fashion-mnist/plain": ("fashion-mnist-plain.safetensors", "the seed's CNN, trained normally"),
+BUNDLED: dict[str, tuple[str, str, str]] = {  # name: file, network, what it is
+    "fashion-mnist/plain": ("fashion-mnist-plain.safetensors", "seed-cnn", "the seed's CNN, trained normally"),
     "fashion-mnist/hardened": (
         "fashion-mnist-hardened.safetensors",
+        "seed-cnn",
         "the seed's CNN, adversarially trained (PGD, Linf 0.1)",
     ),
 }
@@ -82,7 +83,7 @@ def load(
         if weights is not None:
             raise ParameterError(f"{spec} has its weights: leave {weights} out, or name a network for them (seed-cnn).")
         with as_file(files("unfooled") / "assets" / BUNDLED[spec][0]) as path:
-            return apply(SeedCNN(), path).eval()
+            return apply(build(BUNDLED[spec][1]), path).eval()
     if form is not None:
         return formats.load(form, spec, None if weights is None else Path(weights), allow_code, options | shape)
     if ":" in spec and spec.rpartition(":")[0].endswith(".py"):

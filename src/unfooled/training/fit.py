@@ -46,7 +46,7 @@ def train(
     seed:      of order, augmentation, noise, dropout and inner attacks: each step's numbers are its own.
     out:       a folder for checkpoints: the same call goes on where it was stopped, to the same weights (on CPUs to the bit,
                with as many threads).
-    compute:   layout, compilation and autocast of all passes. Layout "auto" is channels-last from three channels on.
+    compute:   layout, compilation and autocast of all passes. Layout "auto" is channels-last for images (N, C, H, W).
     progress:  called after each step.
 
     Started by `accelerate launch` or `torchrun`, each process takes its part of every batch.

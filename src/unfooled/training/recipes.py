@@ -120,4 +120,19 @@ RECIPES: dict[str, Recipe] = {
         "adversarial training of the smoothed classifier (Salman et al. 2019, arXiv:1906.04584)",
         "smooth-adv:sigma=0.25,draws=2", "pgd:steps=2,step_size=0.5", warm_up=0.2, threat="l2:1.0",
     ),
+    "pgd-fashion-mnist": Recipe(
+        "for small-cnn on Fashion-MNIST, Linf 0.1: PGD with 2 long steps, averaged weights",
+        "adversarial", "pgd:steps=2,step_size=0.7", epochs=12, learning_rate=2e-3, warm_up=0.3, average=0.999,
+        network="small-cnn", threat="linf:0.1",
+    ),
+    "trades-fashion-mnist": Recipe(
+        "the same with TRADES, beta 3",
+        "trades:beta=3", "near-pgd:steps=2,step_size=0.7", epochs=12, learning_rate=2e-3, warm_up=0.3, average=0.999,
+        network="small-cnn", threat="linf:0.1",
+    ),
+    "pgd-mnist": Recipe(
+        "for small-cnn on MNIST, Linf 0.3: PGD with 4 steps, averaged weights",
+        "adversarial", "pgd:steps=4,step_size=0.4", epochs=14, warm_up=0.4, average=0.999,
+        network="small-cnn", threat="linf:0.3",
+    ),
 }  # fmt: skip

@@ -29,7 +29,6 @@ from .recipes import Recipe
 
 CHECKPOINT = "checkpoint.pt"
 EVERY = 60.0  # seconds between checkpoints within an epoch
-COLOURS = 3  # channels from which on channels-last convolutions are faster
 
 
 @dataclass(frozen=True)
@@ -87,11 +86,8 @@ class Run:
         self.ended = ""
 
     def _layout(self, compute: Compute) -> torch.memory_format | None:
-        """By the number of channels, not by a measurement: a run that goes on must compute as it began."""
-        if len(self.images.shape) != 4 or compute.layout == "same":
-            return None
-        last = compute.layout == "channels-last" or self.images.shape[1] >= COLOURS
-        return torch.channels_last if last else None
+        """By a rule, not by a measurement: a run that goes on must compute as it began."""
+        return None if len(self.images.shape) != 4 or compute.layout == "same" else torch.channels_last
 
     # --- from the first step, or the last checkpoint, to the end -------------------------------------------------
 
