@@ -211,6 +211,21 @@ def test_an_evaluation_minds_the_names_of_the_classes(network, some):
     assert uf.evaluate(Named(network, NAMES), right[:20], "linf:0.01", "quick").trust != "invalid"
 
 
+def test_colours_turned_round_are_not_taken_for_labels_in_another_order():
+    """Most classes change places with another where red and blue do; only the colours explain all of them."""
+    colours = torch.tensor([[0.8, 0.2, 0.1], [0.1, 0.2, 0.8], [0.2, 0.8, 0.2], [0.8, 0.8, 0.1], [0.9, 0.5, 0.2]])
+    labels = torch.arange(60) % 5
+    images = (colours[labels][:, :, None, None] + 0.05 * torch.randn(60, 3, 6, 6)).clamp(0, 1)
+
+    class Backwards(nn.Module):
+        def forward(self, x):
+            return -20 * (x.flip(1).mean((2, 3))[:, None] - colours).square().sum(2)
+
+    told = [one for one in codes(preflight(Backwards(), images, labels, uf.Linf(0.01))) if one != "near-chance"]
+    assert "channels-swapped" in told
+    assert "labels-permuted" not in told
+
+
 def test_names_alone_accuse_nobody(some):
     answer = some[1].clone()
     assert naming.check(NAMES[::-1], NAMES, answer, some[1]) == []  # its answers go by the labels: the names are wrong

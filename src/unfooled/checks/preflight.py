@@ -259,19 +259,19 @@ def _accuracy(
         text = f"Clean accuracy is {100 * right / n:.1f} %, and answering one class always gets {100 * most:.1f} %."
         found.append(finding("near-chance", clopper_pearson(right, n).low - most, text))
     renamed = _permuted(answer, y, logits.shape[1], right / n) if unnamed and 2 * logits.shape[1] <= n else []
-    found += renamed
     least = max(LEAST_GAIN, 4 / n)
-    if (
-        unnamed and not renamed and threat.unit_range and x.dim() == 4 and 1 - right / n >= least
-    ):  # else nothing can gain so much
+    if not (unnamed and threat.unit_range and x.dim() == 4 and 1 - right / n >= least):  # else nothing can gain so much
+        return found + renamed
 
-        def gain(change: Callable[[Tensor], Tensor]) -> float:
-            with torch.no_grad():
-                got = torch.cat([classifier(change(part)).argmax(1) for part in x.split(128)])
-            return (int((got == y).sum()) - right) / n
+    def gain(change: Callable[[Tensor], Tensor]) -> float:
+        with torch.no_grad():
+            got = torch.cat([classifier(change(part)).argmax(1) for part in x.split(128)])
+        return (int((got == y).sum()) - right) / n
 
-        found += [f for f in _changes(gain, x) if f.measurement >= least][:1]
-    return found
+    changed = [f for f in _changes(gain, x) if f.measurement >= least][:1]
+    return (
+        found + sorted(renamed + changed, key=lambda f: -f.measurement)[:1]
+    )  # red for blue may look like other labels
 
 
 def _changes(gain: Callable[[Callable[[Tensor], Tensor]], float], x: Tensor) -> list[Finding]:
