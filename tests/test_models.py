@@ -169,3 +169,11 @@ def test_the_hardened_model_is_harder():
     }
     assert accuracy["fashion-mnist/plain"].robust_accuracy < 0.05
     assert accuracy["fashion-mnist/hardened"].robust_accuracy > 0.5
+
+
+def test_a_normalisation_is_part_of_what_a_model_is_recognised_by():
+    from unfooled.fingerprint import state_hash
+
+    inner = SeedCNN()
+    found = {state_hash(Normalized(inner, mean, std)) for mean, std in ((0.5, 0.5), (0.4, 0.5), (0.5, 0.4), (0.5, 0.5))}
+    assert len(found) == 3

@@ -25,11 +25,12 @@ def state_hash(model: nn.Module) -> str:
         facts = getattr(part, "facts", None)
         if isinstance(facts, Facts):
             digest.update(facts.preprocessing.encode())
-    for name, value in sorted(model.state_dict().items()):
+    held = dict(model.named_buffers())  # those that are not saved too, such as the mean of a normalisation
+    for name, value in sorted((held | model.state_dict()).items()):
         digest.update(name.encode())
         if isinstance(value, Tensor):
-            held = value.detach().cpu().contiguous().reshape(-1)  # strides of channels last are in the way of views
-            digest.update(held.view(torch.uint8).numpy().tobytes())
+            flat = value.detach().cpu().contiguous().reshape(-1)  # strides of channels last are in the way of views
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
