@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 import unfooled as uf
+from unfooled.models import vision
 
 SNIPPETS = Path(__file__).parent.parent / "docs" / "snippets"
 SIDE, EACH = 40, 4  # of a picture, and pictures in a class
@@ -119,7 +120,7 @@ def split_network(place, fixtures):
 
 def split_weights(place, fixtures):
     held = uf.models.load("fashion-mnist/hardened")
-    uf.models.save_weights(torch.nn.ModuleDict({"network": held}), place)
+    uf.models.save_weights(torch.nn.ModuleDict({"network": held}), place, {}, half=False)
 
 
 def made():
@@ -142,7 +143,7 @@ def weights(place, fixtures):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    uf.models.save_weights(network, place)
+    uf.models.save_weights(network, place, {}, half=False)
 
 
 def network(fixtures):
@@ -195,6 +196,7 @@ def keras(place, fixtures):
 
 
 def mobilenet(place, fixtures):
+    vision.torchvision()
     import timm
     from safetensors.torch import save_file
 
@@ -203,6 +205,7 @@ def mobilenet(place, fixtures):
 
 
 def vit(place, fixtures):
+    vision.torchvision()
     import transformers
 
     torch.manual_seed(0)

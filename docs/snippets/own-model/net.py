@@ -12,8 +12,8 @@ def make():
         nn.ReLU(),
         nn.Conv2d(16, 32, 3, stride=2, padding=1),
         nn.ReLU(),
-        nn.AdaptiveMaxPool2d(4),
+        nn.AdaptiveMaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(512, 10),
+        nn.Linear(128, 10),
     )
     return uf.models.Normalized(network, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
