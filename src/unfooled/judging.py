@@ -43,6 +43,15 @@ def judge(model: Model, images: Tensor, labels: Tensor, seed: int = 0) -> Judgem
     return found
 
 
+def draws_from(model: Model, images: Tensor, seed: int = 0) -> bool:
+    """Whether a forward pass of the model draws random numbers: images (N, *shape) to try it on."""
+    victim = Classifier(model)
+    oracle = Oracle(victim, None, torch.arange(len(images)))
+    with torch.inference_mode(False), untouched(model), rng.forked(seed):
+        oracle.answer(images.to(victim.device or images.device), torch.arange(len(images)))
+    return oracle.random
+
+
 def appraise(model: Model, images: Tensor, labels: Tensor, seed: int = 0) -> Judgement:
     """The same; an image on which the logits are not finite is not right, and answers -1."""
     victim = Classifier(model)

@@ -19,7 +19,7 @@ from .attacks import APGD, Plan, Square
 from .board import Board, Question
 from .checks.record import Record
 from .errors import ModelError
-from .judging import appraise
+from .judging import appraise, draws_from
 from .pool import Progress
 from .protocols import by_gradient
 from .store import Row
@@ -145,7 +145,8 @@ def _undefended(board: Board) -> dict[str, int] | None:
     plan = by_gradient(q.plan)
     if q.undefended is None or plan is None:
         return None
-    found = board.run(plan, board.sound.nonzero().squeeze(1), model=q.undefended)
+    draws = q.draws if draws_from(q.undefended, board.x[:1], q.seed) else 1  # the dice may be the defense's alone
+    found = board.run(plan, board.sound.nonzero().squeeze(1), model=q.undefended, draws=draws)
     if found is None:
         return None
     rows, result = found

@@ -9,12 +9,19 @@ from typing import Any
 from .. import text
 from ..errors import ParameterError, unknown
 from .base import Defended, Defense, defend
+from .codes import Thermometer
 from .filters import GaussianBlur, MedianFilter, PercentileFilter
-from .transforms import BitDepth, RandomShift
+from .jpeg import JPEG
+from .transforms import BitDepth, Noise, RandomShift, ResizePad
+from .variation import TotalVariation
 
 DEFENSES: dict[str, type[Defense]] = {
-    kind.name: kind for kind in (GaussianBlur, PercentileFilter, MedianFilter, BitDepth, RandomShift)
-}
+    kind.name: kind
+    for kind in (
+        GaussianBlur, PercentileFilter, MedianFilter, BitDepth, JPEG, TotalVariation, RandomShift, ResizePad, Noise,
+        Thermometer,
+    )
+}  # fmt: skip
 
 
 def parse(words: str) -> Defense:
@@ -50,13 +57,18 @@ def _read(words: str) -> tuple[str, dict[str, Any]]:
 
 __all__ = [
     "DEFENSES",
+    "JPEG",
     "BitDepth",
     "Defended",
     "Defense",
     "GaussianBlur",
     "MedianFilter",
+    "Noise",
     "PercentileFilter",
     "RandomShift",
+    "ResizePad",
+    "Thermometer",
+    "TotalVariation",
     "defend",
     "family",
     "parse",

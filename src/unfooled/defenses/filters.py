@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, must_be
-from .base import Backward, Defense
+from .base import Backward, Defense, straight
 
 
 def is_number(value: object) -> bool:
@@ -115,6 +115,20 @@ def ranked(planes: list[Tensor], rank: int) -> Tensor:
     return planes[rounds - 1]
 
 
+def copied(planes: list[Tensor], rank: int) -> Tensor:
+    """The same, differentiated as a copy of the planes that have that value; equals share.
+
+    The sort itself is not recorded: its many minima and maxima would cost twenty times their values on the way back.
+    """
+    with torch.no_grad():
+        value = ranked(planes, rank)
+    if not (torch.is_grad_enabled() and planes[0].requires_grad):
+        return value
+    same = [(plane == value).to(value.dtype) for plane in planes]
+    share = 1 / torch.stack(same).sum(0)
+    return straight(sum((plane * (one * share) for plane, one in zip(planes, same, strict=True)), value * 0), value)
+
+
 class PercentileFilter(Defense):
     """The percentile of a window round every pixel, as `scipy.ndimage.percentile_filter(image, percentile, size)`.
 
@@ -144,7 +158,7 @@ class PercentileFilter(Defense):
         before = self.size // 2
         wide = extended(extended(images, -2, before, self.size - 1 - before), -1, before, self.size - 1 - before)
         window = [wide[..., i : i + height, j : j + width] for i in range(self.size) for j in range(self.size)]
-        return ranked(window, self.rank)
+        return copied(window, self.rank)
 
     def extra_repr(self) -> str:
         """For printing."""
