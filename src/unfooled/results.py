@@ -55,7 +55,10 @@ class Mark(Record, frozen=True):
 
 
 class Panel(Record, frozen=True):
-    """One plot: curves over a common axis, and the sentence that it shows."""
+    """One plot: curves over a common axis, and the sentence that it shows.
+
+    ticks:  names of the places 0, 1, 2 … on the axis, where it has places and no numbers: points, not lines, are drawn.
+    """
 
     id: str
     title: str
@@ -63,6 +66,7 @@ class Panel(Record, frozen=True):
     curves: list[Curve]
     marks: list[Mark] = []
     caption: str = ""
+    ticks: list[str] = []
 
 
 class Table(Record, frozen=True):

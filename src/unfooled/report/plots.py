@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from unfooled.errors import DataError
-from unfooled.report import annotate, letters, style
+from unfooled.report import annotate, letters, places, style
 from unfooled.report.annotate import SIZE
 from unfooled.report.style import Look
 from unfooled.results import Curve, Panel
@@ -32,7 +32,7 @@ def panel(panel: Panel, narrow: bool = False, title: bool = True) -> Figure:
     all_looks = dict(zip((id(c) for c in panel.curves), style.looks(panel.curves), strict=True))
     looks = [all_looks[id(curve)] for curve in curves]
     wide, high = NARROW if narrow else WIDE
-    names = [] if narrow else annotate.beside(curves, high)
+    names = [] if narrow or panel.ticks else annotate.beside(curves, high)
     few = len(panel.marks) <= (1 if narrow else FEW_MARKS)
     entries = [] if names else annotate.curve_entries(curves, looks, wide)
     entries += [] if few else annotate.mark_entries(panel, wide)
@@ -42,7 +42,7 @@ def panel(panel: Panel, narrow: bool = False, title: bool = True) -> Figure:
     right = max((letters.width(line, SIZE) for lines in names for line in lines), default=0)
     right += 16 if names else EDGE
     below = letters.wrap(panel.x_label, wide - LEFT - right, SIZE)
-    foot = FOOT + letters.height(len(below), SIZE)
+    foot = FOOT + letters.height(len(below), SIZE) + (places.high(panel.ticks, narrow) if panel.ticks else 0)
     under = foot + annotate.key_height(key)
     total = over + high + under
 
@@ -51,7 +51,9 @@ def panel(panel: Panel, narrow: bool = False, title: bool = True) -> Figure:
     axes = figure.add_axes((LEFT / wide, under / total, (wide - LEFT - right) / wide, high / total))
     _frame(axes, panel, curves, narrow)
     axes.set_xlabel("\n".join(below), fontsize=SIZE, color=style.SOFT.light, labelpad=5, parse_math=False)
-    for curve, look in zip(curves, looks, strict=True):
+    if panel.ticks:
+        places.draw(axes, panel.ticks, curves, looks, narrow)
+    for curve, look in zip(curves, looks, strict=True) if not panel.ticks else ():
         _curve(axes, curve, look)
     annotate.names(axes, curves, looks, names)
     annotate.marks(axes, panel, few)

@@ -47,6 +47,7 @@ class Asked:
     about:  what the report shall call that network.
     load:   reads a spec.
     say:    is told how far the study is.
+    images: how many to attack, and `only` the names of what is to be measured, in studies that ask; None, empty: their own.
     """
 
     data: str | None
@@ -55,6 +56,8 @@ class Asked:
     load: Callable[[str], Dataset]
     seed: int = 0
     say: Say = lambda text, share: None
+    images: int | None = None
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

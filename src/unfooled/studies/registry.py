@@ -12,10 +12,16 @@ from ..errors import unknown
 
 @dataclass(frozen=True)
 class Study:
-    """One study: what it is about in one line, and the module whose `run(asked, folder)` makes it."""
+    """One study: what it is about in one line, and the module whose `run(asked, folder)` makes it.
+
+    parts:   whether it can be asked for so many images, and for some of its parts alone.
+    tables:  how many of its tables the terminal shows.
+    """
 
     about: str
     module: str
+    parts: bool = False
+    tables: int = 1
 
     def load(self) -> Callable[..., Any]:
         """Its `run`: (`Asked`, `RunFolder`) to (`Evaluation`, `Album`)."""
@@ -29,6 +35,7 @@ STUDIES: dict[str, Study] = {
     ),
     "chest-xray": Study("a finder of pneumonia on chest X-rays: cases missed, false alarms", "chest_xray"),
     "imagenet": Study("a pretrained network on photographs of ImageNet", "photographs"),
+    "defenses": Study("every input defense, shown three ways on Fashion-MNIST and MNIST", "defenses", True, 2),
 }
 
 
