@@ -152,7 +152,7 @@ def measured(defense, clean, blind, aware, trust="valid"):
 def test_the_findings_in_words():
     found = [measured(JPEG(), 0.9, 0.4, 0.01), measured(Noise(), 0.8, 0.3, 0.2, "suspect")]
     said = defenses_page.verdict("MNIST", found, "linf:0.3")
-    assert said[0].startswith("MNIST, linf:0.3: of 2 defenses, 1 keep 5 % or less")
+    assert said[0].startswith("MNIST, linf:0.3: of 2 defenses, 1 keeps 5 % or less")
     assert said[1].endswith("jpeg:quality=75: it seems to keep 40.0 % and keeps 1.0 %.")
     assert said[2].startswith("Most is left behind noise:sigma=0.1: 20.0 % [17.0, 23.0], of 80.0 %")
     assert said[3] == "Not valid: noise:sigma=0.1. Their own reports say why."

@@ -143,8 +143,9 @@ def verdict(title: str, measured: Sequence[Measured], threat: str) -> list[str]:
     best = max(measured, key=lambda one: one.ways.adaptive.value)
     little = [one for one in measured if one.ways.adaptive.value <= LITTLE]
     alone = measured[0].ways.undefended
+    keep = "keeps" if len(little) == 1 else "keep"
     said = [
-        f"{title}, {threat}: of {len(measured)} defenses, {len(little)} keep {100 * LITTLE:.0f} % or less against an "
+        f"{title}, {threat}: of {len(measured)} defenses, {len(little)} {keep} {100 * LITTLE:.0f} % or less against an "
         f"attacker who knows of them; the network alone keeps {percent(alone)}.",
         f"The widest gap is that of {widest.text}: it seems to keep {percent(widest.ways.non_adaptive)} and keeps "
         f"{percent(widest.ways.adaptive)}.",
