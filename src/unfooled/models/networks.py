@@ -34,9 +34,9 @@ class SeedCNN(nn.Sequential):
 class SmallCNN(nn.Sequential):
     """A CNN that is cheap to train adversarially: most of its work is done at half of the images' size.
 
-    conv 8 1×1, conv 32 4×4 stride 2, conv 64 3×3, conv 64 4×4 stride 2, 256, classes; ReLU between. The first layer sees one
-    pixel at a time, so that it can learn thresholds, as Madry et al. 2018 (arXiv:1706.06083, appendix C) found robust networks
-    to do. Images (N, channels, size, size) in [0, 1] to logits (N, classes).
+    conv 8 1×1, conv 32 4×4 stride 2, conv 64 3×3, conv 64 4×4 stride 2, 256, classes; ReLU between. The first layer sees
+    one pixel at a time, so that it can learn thresholds, as Madry et al. 2018 (arXiv:1706.06083, appendix C) found robust
+    networks to do. Images (N, channels, size, size) in [0, 1] to logits (N, classes).
     """
 
     def __init__(self, channels: int = 1, size: int = 28, classes: int = 10, width: int = 32) -> None:
