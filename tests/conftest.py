@@ -8,7 +8,8 @@ import pytest
 import torch
 
 workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+torch.set_num_threads(max(1, cores // workers))
 hypothesis.settings.register_profile("here", deadline=None, derandomize=True, max_examples=40, database=None)
 hypothesis.settings.load_profile("here")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: children would never be interrupted

@@ -491,3 +491,17 @@ def test_the_style_sheet_fetches_nothing():
     assert "url(" not in text
     assert "@import" not in text
     assert "http" not in text
+
+
+def test_every_defense_on_the_screen_is_made_at_both_ends_of_its_slider():
+    from unfooled import defenses
+    from unfooled.explorer.explore import OPTIONS, _plain
+    from unfooled.explorer.explore_tab import STRENGTHS
+
+    assert STRENGTHS.keys() == OPTIONS.keys()
+    assert set(defenses.DEFENSES) - set(STRENGTHS) == {"thermometer"}  # for networks that were trained on its codes
+    images = torch.rand(2, 1, 12, 12)
+    for name, (low, high, _, at) in STRENGTHS.items():
+        for value in (low, at, high):
+            made = defenses.parse(f"{name}:{OPTIONS[name]}={_plain(value)}")
+            assert made(images).shape == images.shape, (name, value)

@@ -18,7 +18,8 @@ from .state import Answer, Question, Subject, ask, scale, smallest, threat_of
 
 BOTH, NOT, KNOWS = "both, side by side", "does not know of the defense", "knows it"
 OPTIONS = {
-    "blur": "sigma", "percentile": "percentile", "median": "size", "bit-depth": "bits", "random-shift": "pixels",
+    "blur": "sigma", "percentile": "percentile", "median": "size", "bit-depth": "bits", "jpeg": "quality", "tv": "drop",
+    "random-shift": "pixels", "resize-pad": "scale", "noise": "sigma",
 }  # fmt: skip
 WAYS = {False: ("illusion", "The attacker does not know"), True: ("truth", "The attacker knows")}
 Asked = tuple[str, float, str, int, str, float, str]  # norm, eps, attack, target, defense, strength, who knows

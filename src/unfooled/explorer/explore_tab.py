@@ -26,7 +26,11 @@ STRENGTHS = {  # lowest, highest, step, and where the slider begins
     "percentile": (0, 100, 5, 50),
     "median": (2, 7, 1, 3),
     "bit-depth": (1, 7, 1, 3),
+    "jpeg": (0, 100, 5, 75),
+    "tv": (0.0, 0.9, 0.1, 0.5),
     "random-shift": (1, 6, 1, 2),
+    "resize-pad": (0.5, 1.0, 0.05, 0.9),
+    "noise": (0.05, 0.5, 0.05, 0.1),
 }
 
 
