@@ -199,8 +199,8 @@ def test_without_a_command_there_is_help_and_no_stray_line(capsys):
 
 def test_train_writes_weights_that_attack_loads(tmp_path, capsys):
     words = ["train", "fashion-mnist-sample", "--model", "small-resnet", "--epochs", "1", "--out", "w.safetensors"]
-    assert run([*words, "--recipe", "noise-fgsm", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["recipe"] == "noise-fgsm"
+    assert run([*words, "--recipe", "fast-at", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recipe"] == "fast-at"
     assert run(["attack", "small-resnet", SAMPLE, "--weights", "w.safetensors", "--attack", "fgsm"]) == 0
 
 
