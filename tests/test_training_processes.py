@@ -37,7 +37,7 @@ SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("objective", ["adversarial", "trades:beta=3"])
+@pytest.mark.parametrize("objective", [pytest.param("adversarial", marks=pytest.mark.slow), "trades:beta=3"])
 def test_two_processes_learn_what_one_does(tmp_path, objective):
     pytest.importorskip("accelerate")
     script = tmp_path / "two.py"

@@ -78,11 +78,8 @@ def seen_through(name):
 
 QUICK = (
     "rounded-input-module",
-    "uint8-and-back",
     "zeroing-hook",
-    "rounded-logits",
     "hard-labels",
-    "inference-mode-lambda",
 )
 
 

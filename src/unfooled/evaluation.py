@@ -128,14 +128,11 @@ def evaluate(
         folder = RunFolder(place)
         asked_of = {"model": _called(model), "data": source.name, **(settings or {})}
         stack.enter_context(folder.running(_spec(question, name, asked_of, size, draws)))
-        parts = dict(enumerate(order.split(size)))
-        if isinstance(runner, Ray) and len(folder.shards()) < len(parts):
-            stack.enter_context(runner.ready())
         tell(Standing(0, len(images), None, stage="preflight"))
         found = _preflight(folder, question, order, draws, source.classes)
         question = _prepared(folder, question, found)
         tuned_for = float(_kept(folder, "tuned-for", lambda: asked.tuned_for(len(images))))
-        _gather(folder, question, parts, asked, tuned_for, runner, tell)
+        _gather(folder, question, dict(enumerate(order.split(size))), asked, tuned_for, runner, tell)
         answer = conclude(
             folder, question, found, name, source, asked_of, tuned_for, asked.may_end, [*notes.texts], command,
             keep=out is not None,

@@ -28,7 +28,7 @@ EXACT = [  # attack, norm, what it reaches as a multiple of the optimum on a lin
     (FAB(steps=30), L1, 1.0),
     (Targeted(FAB(steps=30), k=4), L2, 1.0),
 ]
-MINIMAL = [(DeepFool(), L2), (SuperDeepFool(steps=30), L2), (FAB(steps=40), L2), (CarliniWagner(steps=900), L2)]
+MINIMAL = [(DeepFool(), L2), (SuperDeepFool(steps=30), L2), (FAB(steps=40), L2), (CarliniWagner(steps=450), L2)]
 
 
 def task(classes=5, size=8, count=16, bounds=(-4.0, 4.0), dtype=F64, seed=0, spread=0.1):

@@ -1,3 +1,4 @@
+#: slow
 from dataclasses import replace
 
 import unfooled as uf

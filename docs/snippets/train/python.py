@@ -1,3 +1,4 @@
+#: slow
 import unfooled as uf
 
 data = uf.data.load("fashion-mnist-sample[0:500]")  # fashion-mnist:train, if you have the hour

@@ -37,7 +37,8 @@ def study(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Measure this defense alone; may be repeated (study defenses).",
+            metavar="NAME",
+            help="Measure this defense alone; may be repeated (study defenses).",
             autocompletion=complete("defenses"),
         ),
     ] = None,

@@ -73,17 +73,6 @@ class Ray:
             finally:
                 crew.dismiss()
 
-    @contextmanager
-    def ready(self) -> Iterator[None]:
-        """Join the cluster now, and have its machines start workers while the run still looks at its question."""
-        ray = self.checked()
-        with _joined(ray, self.address):
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            count = sum(int(node.get("CPU", 0) // self.cores) for node in nodes)
-            begun = [ray.remote(_imported).options(num_cpus=self.cores, max_retries=0).remote() for _ in range(count)]
-            yield
-            del begun
-
     def checked(self) -> Any:
         """Ray itself. Raises `MissingExtra` where it is not installed."""
         for name, value in QUIET.items():
@@ -93,11 +82,6 @@ class Ray:
         except ImportError as error:
             raise MissingExtra('Many machines need Ray: pip install "unfooled[ray]"') from error
         return ray
-
-
-def _imported() -> str:
-    """What a worker's process needs, imported before it is asked for."""
-    return Worker.__module__
 
 
 @contextmanager

@@ -139,7 +139,9 @@ def values(panel: Panel) -> tuple[list[str], list[list[Estimate | None]]]:
     """The numbers behind a panel: each x in order, by name where it has one, and the estimate of every curve there."""
     xs = sorted({x for curve in panel.curves for x in curve.x})
     held = [dict(zip(curve.x, curve.y, strict=True)) for curve in panel.curves]
-    return [panel.ticks[int(x)] if panel.ticks else f"{x:.6g}" for x in xs], [[points.get(x) for points in held] for x in xs]
+    return [panel.ticks[int(x)] if panel.ticks else f"{x:.6g}" for x in xs], [
+        [points.get(x) for points in held] for x in xs
+    ]
 
 
 def together(text: str) -> Markup:
