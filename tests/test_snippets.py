@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from snippet_fixtures import Fixtures, endpoint
+from unfooled.models import vision
 
 ROOT = Path(__file__).parent.parent
 CODE = {"python": ".py", "py": ".py", "sh": ".sh", "bash": ".sh", "shell": ".sh", "console": ".sh"}
@@ -200,6 +201,8 @@ def fixtures(tmp_path_factory):
 
 def run(one, folder, fixtures):
     """Run a file in a folder with what it needs. A test file is run by pytest, shell by `bash -euo pipefail`."""
+    if one.told("packages"):
+        vision.torchvision()  # which these import, and which may not fit this torch
     for package in one.told("packages"):
         pytest.importorskip(package)
     with ExitStack() as stack:

@@ -12,6 +12,6 @@ def model():
 
 
 # --- marker ---
-@pytest.mark.robust(data="photos:test[0:500]", threat="linf:8/255", at_least=0.4)
+@pytest.mark.robust(data="photos:test[0:200]", threat="linf:8/255", at_least=0.4)
 def test_the_model_resists(model, assert_robust):
     assert_robust(model)

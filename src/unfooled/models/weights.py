@@ -65,9 +65,9 @@ def _harmless() -> list[Any]:
     return [argparse.Namespace, np.dtype, *kinds, *names]
 
 
-def apply(module: nn.Module, path: Path) -> nn.Module:
+def apply(module: nn.Module, path: str | Path) -> nn.Module:
     """Load a file's weights into a module, in the module's own dtype; every tensor must have its place."""
-    return fit(module, read(path), path)
+    return fit(module, read(Path(path)), Path(path))
 
 
 def fit(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> nn.Module:
@@ -89,7 +89,7 @@ def _unwrapped(weights: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> Mapp
     return bare if len(words) == 1 and bare.keys() == wanted.keys() else weights
 
 
-def save(module: nn.Module, path: Path, about: Mapping[str, str], half: bool = True) -> None:
+def save(module: nn.Module, path: str | Path, about: Mapping[str, str], half: bool = True) -> None:
     """Write a module's state as safetensors, floats rounded to float16 if `half`, with `about` as metadata.
 
     All of it or nothing is written. Raises `OutputError`.
@@ -98,5 +98,5 @@ def save(module: nn.Module, path: Path, about: Mapping[str, str], half: bool = T
         name: value.detach().cpu().to(torch.float16 if half and value.is_floating_point() else value.dtype).contiguous()
         for name, value in module.state_dict().items()
     }
-    with whole(path) as temporary:
+    with whole(Path(path)) as temporary:
         save_file(state, temporary, metadata=dict(about))
