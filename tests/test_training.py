@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import random
 
 import numpy as np
 import pytest
@@ -134,6 +135,8 @@ def test_catastrophic_overfitting_ends_the_run_with_the_last_good_weights(monkey
     assert "fell from 0.500 to 0.290" in done.ended
     scripted(monkeypatch, [0.3, 0.5, 0.31, 0.5, 0.5, 0.5])
     assert not train(network(), task(), uf.Linf(0.1), HARD).ended
+    scripted(monkeypatch, [0.3, 0.5, 0.4, 0.29])  # an average falls slowly
+    assert "in epoch 4" in train(network(), task(), uf.Linf(0.1), HARD).ended
 
 
 def test_patience_ends_a_run_that_gets_no_better(monkeypatch):
@@ -203,6 +206,10 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
         train(network(), data, recipe=recipe, seed=1, out=tmp_path / "run")
     with pytest.raises(uf.errors.OutputError, match=r"holds another run: its recipe"):
         train(network(), data, recipe=dataclasses.replace(recipe, learning_rate=0.5), out=tmp_path / "run")
+    with pytest.raises(uf.errors.OutputError, match=r"holds another run: its data_hash"):
+        train(network(), (data[0] * 0.9, data[1]), recipe=recipe, out=tmp_path / "run")
+    with pytest.raises(uf.errors.OutputError, match=r"holds another run: its compute"):
+        train(network(), data, recipe=recipe, out=tmp_path / "run", compute=uf.Compute(autocast=True))
     (tmp_path / "run" / "checkpoint.pt").write_bytes(b"PK broken")
     with pytest.raises(uf.errors.DataError, match="is damaged. Remove it to train from the start"):
         train(network(), data, recipe=recipe, out=tmp_path / "run")
@@ -217,6 +224,28 @@ def test_eps_warms_up(monkeypatch):
     recipe = Recipe("warm", "adversarial", "fgsm", epochs=1, batch_size=10, warm_up=0.5, held_out=0)
     train(network(), task(100), uf.Linf(0.1), recipe)
     np.testing.assert_allclose(seen, [0.02, 0.04, 0.06, 0.08, 0.1] + [0.1] * 5)
+
+
+class Draws(nn.Module):
+    """Adds noise of numpy's and Python's generators while it learns, as some augmentations do."""
+
+    def forward(self, x):
+        return x + (0.1 * np.random.rand() + 0.1 * random.random() if self.training else 0.0)
+
+
+def test_a_run_goes_on_with_the_numbers_of_every_global_generator(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "EVERY", 0.0)
+    data = task(100)
+    whole = train(nn.Sequential(Draws(), network()), data, recipe=QUICK)
+
+    def stop(at):
+        if at.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(nn.Sequential(Draws(), network()), data, recipe=QUICK, out=tmp_path / "run", progress=stop)
+    done = train(nn.Sequential(Draws(), network()), data, recipe=QUICK, out=tmp_path / "run")
+    assert torch.equal(weights(done.model), weights(whole.model))
 
 
 class Overflow(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tempfile
 import time
@@ -29,8 +28,8 @@ from .data import given
 from .defenses import Defended
 from .engine import FIRST, check_access, check_options, default_batch
 from .errors import ParameterError, must_be
-from .fingerprint import of_model
-from .inputs import Notes, Streamed, checked_labels, prepared
+from .fingerprint import of_data, of_model
+from .inputs import Notes, checked_labels, prepared
 from .intervals import examples_needed, half_width
 from .models.access import Access, access_of
 from .models.bring import brought
@@ -240,20 +239,8 @@ def _called(model: Model) -> str:
     return getattr(function, "__name__", type(function).__name__)
 
 
-def _content(images: Tensor | Streamed) -> Any:
-    """The hash of the images, begun; some at a time, so that no copy of all is made."""
-    if isinstance(images, Streamed):
-        return hashlib.sha256(images.digest())
-    content = hashlib.sha256()
-    for some in images.split(SHARD):
-        content.update(some.cpu().numpy())
-    return content
-
-
 def _spec(q: Question, protocol: str, settings: Mapping[str, str], shard: int, draws: int | None) -> dict[str, Any]:
     """What a run folder goes by: another question is another run."""
-    content = _content(q.images)
-    content.update(q.labels.numpy().tobytes())
     return {
         "kind": "evaluation",
         **settings,
@@ -268,7 +255,7 @@ def _spec(q: Question, protocol: str, settings: Mapping[str, str], shard: int, d
         "draws": draws,
         "surrogate": "" if q.surrogate is None else of_model(q.surrogate, q.images),
         "model_hash": of_model(q.model, q.images),
-        "data_hash": hashlib.sha256(content.digest() + q.names.numpy().tobytes()).hexdigest()[:16],
+        "data_hash": of_data(q.images, q.labels, q.names),
         "unfooled": __version__,
     }
 

@@ -1,4 +1,4 @@
-"""What a model is recognised by, so that a run folder never mixes two."""
+"""What a model and data are recognised by, so that a run folder never mixes two."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from . import rng
 from .data.lazy import Rows
+from .inputs import Streamed
 from .models.access import Access, access_of
 from .models.classifier import Classifier, Model, untouched
 from .models.facts import Facts
@@ -16,6 +17,7 @@ from .models.inside import modules_within
 
 SAMPLE = 8  # images whose clean logits stand for a model without a state
 LABELS = 32  # the same, of a model that gives nothing but labels
+PART = 512  # images hashed at a time, so that no copy of all is made
 
 
 def state_hash(model: nn.Module) -> str:
@@ -45,3 +47,15 @@ def of_model(model: Model, images: Rows) -> str:
         logits = Classifier(model)(images[: LABELS if access_of(model) is Access.DECISION else SAMPLE])
     coarse = (logits.double() / logits.double().abs().max().clamp_min(1e-30) * 1000).round()
     return "logits-" + hashlib.sha256(coarse.cpu().numpy().tobytes()).hexdigest()[:16]
+
+
+def of_data(images: Tensor | Streamed, labels: Tensor, names: Tensor) -> str:
+    """The hash of the content of images (N, *shape), labels (N,) and what the examples are called (N,)."""
+    content = hashlib.sha256()
+    if isinstance(images, Streamed):
+        content.update(images.digest())
+    else:
+        for some in images.split(PART):
+            content.update(some.cpu().numpy())
+    content.update(labels.cpu().numpy().tobytes())
+    return hashlib.sha256(content.digest() + names.cpu().numpy().tobytes()).hexdigest()[:16]

@@ -67,17 +67,22 @@ def image_ids(images: Tensor, labels: Tensor) -> Tensor:
     return keys(total, labels.to(images.device))
 
 
+def seed_globally(*seeds: int) -> None:
+    """Seed the global generators; only inside `forked`, which puts back what the caller had."""
+    seed = int(keys(torch.tensor([0]), *seeds)[0]) & ((1 << 32) - 1)
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+
+
 @contextmanager
 def forked(*seeds: int) -> Iterator[None]:
     """Seed the global generators (torch, its devices, numpy, random) that a model may use; restore them after."""
-    seed = int(keys(torch.tensor([0]), *seeds)[0]) & ((1 << 32) - 1)
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices):
         try:
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed)
+            seed_globally(*seeds)
             yield
         finally:
             random.setstate(states[0])

@@ -36,8 +36,8 @@ def training_panel(history: Sequence[Ended], chosen: int, held: int, title: str)
         values = [float(getattr(entry, name)) for entry in history]
         if all(map(math.isfinite, values)):
             told = [clopper_pearson(round(value * held), held) for value in values]
-            curves.append(Curve(f"{name}, held out", epochs, told))
-            marks = [Mark(f"epoch {chosen}", float(chosen), told[chosen - 1])]
+            curves.append(Curve(f"{name}, held out", epochs, told, family=name))
+            marks = [Mark(f"epoch {chosen}", float(chosen), told[chosen - 1], family=name)]
     return Panel("training", title, "epoch", curves, marks)
 
 

@@ -7,12 +7,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from .. import rng
+from .._version import __version__
 from ..data.given import given
 from ..errors import ParameterError, must_be, unknown
-from ..fingerprint import state_hash
+from ..fingerprint import of_data, state_hash
 from ..inputs import Notes, checked_labels, prepared
 from ..models import Compute
 from ..models.classifier import Classifier
@@ -76,8 +78,12 @@ def train(
     with ExitStack() as stack:
         folder = None if out is None else RunFolder(out)
         if folder is not None and where.main:
-            asked = {"model": state_hash(model), "data": source.name, "images": len(images), "threat": str(threat)}
-            stack.enter_context(folder.running(asked | {"recipe": str(recipe), "seed": seed}))
+            asked = {
+                "kind": "training", "model": state_hash(model), "data": source.name,
+                "data_hash": of_data(images, labels, torch.arange(len(images))), "threat": str(threat),
+                "recipe": str(recipe), "seed": seed, "compute": str(compute or Compute()), "unfooled": __version__,
+            }  # fmt: skip
+            stack.enter_context(folder.running(asked))
         stack.enter_context(rng.forked(seed))
         run = Run(model, images, labels, kept, recipe, threat, seed, where, compute or Compute(), folder, progress)
         return run.to_its_end(Held(images[held], labels[held], threat if recipe.attack else None))

@@ -13,7 +13,7 @@ from ..engine import attack
 from ..judging import judge
 from ..threats import L0, Threat
 
-FALL = 0.2  # of robust accuracy from one epoch to the next: catastrophic overfitting (Wong et al. 2020, section 5.4)
+FALL = 0.2  # of robust accuracy below the best: catastrophic overfitting (Wong et al. 2020, section 5.4)
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,6 @@ def apart(count: int, wanted: int, seed: int) -> tuple[Tensor, Tensor]:
     return order[held:].sort().values, order[:held].sort().values
 
 
-def fallen(before: float, now: float) -> bool:
-    """Whether robust accuracy has collapsed."""
-    return before - now > FALL
+def fallen(best: float, now: float) -> bool:
+    """Whether robust accuracy has collapsed, be it at once or over some epochs."""
+    return best - now > FALL

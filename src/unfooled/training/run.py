@@ -92,8 +92,16 @@ class Run:
     # --- from the first step, or the last checkpoint, to the end -------------------------------------------------
 
     def to_its_end(self, held: Held) -> Trained:
-        """Every step that is left."""
+        """Every step that is left, and the weights that were chosen."""
         self.restore()
+        try:
+            self.go_on(held)
+        finally:
+            self.log.close()
+        return self.finished(len(held.labels))
+
+    def go_on(self, held: Held) -> None:
+        """Step after step, epochs judged and checkpoints written as they come."""
         began, saved = time.monotonic() - self.seconds, time.monotonic()
         while self.step < self.steps and not self.ended:
             self.take_step()
@@ -109,8 +117,6 @@ class Run:
             if self.step % self.per_epoch == 0 or time.monotonic() - saved > EVERY:
                 self.save()
                 saved = time.monotonic()
-        self.log.close()
-        return self.finished(len(held.labels))
 
     def take_step(self) -> None:
         """One batch. Its random numbers are made from the seed and the step, so a run goes on as it would have."""
@@ -157,7 +163,7 @@ class Run:
         shuffle = torch.Generator().manual_seed(_number(self.seed, epoch, 1))
         order = self.kept[torch.randperm(len(self.kept), generator=shuffle)]
         index, weight = self.where.part(order[at * self.recipe.batch_size : (at + 1) * self.recipe.batch_size])
-        torch.manual_seed(_number(self.seed, self.step, 2))
+        rng.seed_globally(self.seed, self.step, 2)
         device = self.where.device
         images, ids = self.images[index].to(device), index.to(device)
         if self.vary is not None:
@@ -194,18 +200,15 @@ class Run:
             self.recipe.learning_rate * self.schedule(share), eps * schedules.warmed(share, self.recipe.warm_up),
             self.seconds,
         )  # fmt: skip
-        before = self.history[-1].robust if self.history else math.nan
         self.history.append(entry)
         self.log.write(entry)
         value = robust if math.isfinite(robust) else clean
-        if fallen(before, robust):
+        if self.best is not None and fallen(self.best["value"], robust):
             self.ended = (
                 f"Catastrophic overfitting in epoch {entry.epoch}: robust accuracy on images held out fell from "
-                f"{before:.3f} to {robust:.3f}. The weights are those of epoch {self.best['epoch'] if self.best else 0}."
+                f"{self.best['value']:.3f} to {robust:.3f}. The weights are those of epoch {self.best['epoch']}."
             )
-        elif (
-            self.best is None or not value < self.best["value"]
-        ):  # of equals the later one; without images held out, the last
+        elif self.best is None or not value < self.best["value"]:  # of equals the later; with none held out the last
             state = {name: held.detach().clone() for name, held in judged.state_dict().items()}
             self.best = {"epoch": entry.epoch, "value": value, "weights": state}
         elif self.recipe.patience and entry.epoch - self.best["epoch"] >= self.recipe.patience:
