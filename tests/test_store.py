@@ -515,3 +515,13 @@ def test_killed_while_writing(tmp_path):
         name: column.tolist() for name, column in undisturbed.evidence().items()
     }
     assert files(again) == files(undisturbed)
+
+
+def test_a_run_that_ends_before_it_began_leaves_no_folder_above_it_either(tmp_path):
+    with pytest.raises(ParameterError), RunFolder(tmp_path / "runs" / "study" / "one").running({"kind": "none"}):
+        raise ParameterError("no")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "runs").mkdir()  # what was there before stays
+    with pytest.raises(ParameterError), RunFolder(tmp_path / "runs" / "one").running({"kind": "none"}):
+        raise ParameterError("no")
+    assert [place.name for place in tmp_path.iterdir()] == ["runs"]

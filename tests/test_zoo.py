@@ -42,7 +42,7 @@ DEAR = ("unseeded-numpy-noise",)  # random, so that every look takes many passes
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in DEAR)) for name in sorted(MISTAKES)]
 )
 def test_a_mistake_is_named(name):
-    setup = WRONG[name].build()
+    setup = WRONG[name].build(64)
     try:
         found = judged(setup, "quick").findings
     except uf.errors.UnfooledError:

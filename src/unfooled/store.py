@@ -102,6 +102,7 @@ class RunFolder:
         If an error of ours ends the run before anything was found, nothing of it is left.
         """
         self._check_place()
+        made = [place for place in (self.path, *self.path.parents) if not place.exists()]
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         try:
@@ -114,7 +115,8 @@ class RunFolder:
                     raise
         finally:
             with suppress(OSError):
-                self.path.rmdir()  # only if it is empty
+                for place in (self.path, *made[1:]):
+                    place.rmdir()  # only if it is empty
 
     def begin(self, spec: Mapping[str, Any]) -> None:
         """Make the folder for this spec, or go on with it; refuse one that holds something else, or is damaged."""
