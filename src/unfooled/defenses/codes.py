@@ -18,7 +18,7 @@ class Thermometer(Defense):
 
         bit k, of 0 … levels - 1, is 1 where the pixel is at least k / levels
 
-    levels:    bits for each pixel; 16 by default. Buckman et al. 2018, ICLR (openreview S18Su--CW), section 5. The bits of
+    levels:    bits for each pixel; 16 by default. Buckman et al. 2018, ICLR (openreview S18Su--CW). The bits of
                channel c are channels c · levels …: (N, C, H, W) becomes (N, C · levels, H, W). The network behind it has
                that many input channels, and is trained behind the defense.
     backward:  `smooth` by default: each bit is a ramp round its threshold, as Athalye et al. 2018, arXiv:1802.00420,

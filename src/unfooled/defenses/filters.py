@@ -169,7 +169,7 @@ class MedianFilter(Defense):
     """The median of a window round every pixel, as `scipy.ndimage.median_filter(image, size)`.
 
     size:      the window's side; 3 by default. Of an even number of values SciPy takes the upper median.
-    backward:  see `Defense`. Median filters as a defense: Xu et al. 2018, arXiv:1704.01155, section III-C.
+    backward:  see `Defense`. Median filters as a defense: Xu et al. 2018, arXiv:1704.01155.
     """
 
     name: ClassVar[str] = "median"

@@ -25,7 +25,7 @@ TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -
 class JPEG(Defense):
     """Compression by JPEG and back, by the real codec (Pillow's libjpeg), each image by itself.
 
-    quality:   0 … 100, libjpeg's; 0 is its 1. 75 by default: Guo et al. 2018, arXiv:1711.00117, section 5.1.
+    quality:   0 … 100, libjpeg's; 0 is its 1. 75 by default: Guo et al. 2018, arXiv:1711.00117.
     backward:  `smooth` by default: a JPEG in torch with the codec's own tables (colour, halved chroma, DCT, quantisation),
                whose rounding has the slope of round(t) + (t - round(t))³, as Shin & Song 2017 (NIPS workshop on machine
                learning and computer security) give it. `identity` is what Athalye et al. 2018, arXiv:1802.00420, section

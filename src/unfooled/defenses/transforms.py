@@ -18,7 +18,7 @@ class BitDepth(Defense):
 
     bits:      1 … 16; 8 leaves 8-bit images as they are.
     backward:  see `Defense`. `identity` by default, since the exact derivative of rounding is zero: `exact` hides every
-               gradient. Xu et al. 2018, arXiv:1704.01155, section III-B; passed over by Athalye et al. 2018.
+               gradient. Xu et al. 2018, arXiv:1704.01155; passed over by Athalye et al. 2018.
     """
 
     name: ClassVar[str] = "bit-depth"
@@ -82,7 +82,7 @@ class ResizePad(Defense):
     """Every image resized to a random size in each pass, and padded to a fixed one at a random place.
 
     scale:     the smallest size, as a share of the padded side; sizes are drawn evenly from there to the whole side.
-               Xie et al. 2018, arXiv:1711.01991, section 3.2: 299 of 331.
+               Xie et al. 2018, arXiv:1711.01991: 299 of 331.
     grow:      the padded side by the image's. 1 by default, since most networks take one size; theirs took 331 pixels where
                images had 299.
     mode:      "nearest", as in their code, or "bilinear".

@@ -21,13 +21,13 @@ class TotalVariation(Defense):
         TV₂(z) = Σ over channels of Σᵢ ||z[i, :] - z[i-1, :]||₂ + Σⱼ ||z[:, j] - z[:, j-1]||₂
 
     drop:      the probability that X is 1, so that a pixel is not kept; drawn anew for each pixel in each pass.
-    weight:    lambda_TV. Guo et al. 2018, arXiv:1711.00117, section 5.1: drop 0.5, weight 0.03, for photographs.
+    weight:    lambda_TV. Guo et al. 2018, arXiv:1711.00117: drop 0.5, weight 0.03, for photographs.
     steps:     of the solver, Chambolle & Pock 2011 (J. Math. Imaging Vis. 40), algorithm 1. At 28×28 pixels 20 steps come
                within 0.5 % of the lowest objective.
     backward:  `identity` by default: Athalye et al. 2018, arXiv:1802.00420, section 5.2.2, broke it with that. `exact`
                differentiates the steps: at twice the cost it is weaker, since each draw shows it half of the pixels.
 
-    Guo et al. 2018, section 4. Random: average gradients over draws.
+    Guo et al. 2018. Random: average gradients over draws.
     """
 
     name: ClassVar[str] = "tv"
