@@ -69,7 +69,7 @@ attack that was chosen to be simple. A filter that is to count as a defense has 
 
 def markdown(table: Table) -> str:
     head = "| " + " | ".join(table.columns) + " |"
-    line = "| " + " | ".join(["---:"] * len(table.columns)) + " |"
+    line = "| " + " | ".join(["---", *["---:"] * (len(table.columns) - 1)]) + " |"
     return "\n".join([head, line, *("| " + " | ".join(row) + " |" for row in table.rows)])
 
 

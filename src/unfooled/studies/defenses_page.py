@@ -144,13 +144,14 @@ def verdict(title: str, measured: Sequence[Measured], threat: str) -> list[str]:
     little = [one for one in measured if one.ways.adaptive.value <= LITTLE]
     alone = measured[0].ways.undefended
     keep = "keeps" if len(little) == 1 else "keep"
+    most = f"Most is left behind {best.text}: {percent(best.ways.adaptive, interval=True)}"
+    none = f"Not one image is left behind any of them: {percent(best.ways.adaptive, interval=True)}"
     said = [
         f"{title}, {threat}: of {len(measured)} defenses, {len(little)} {keep} {100 * LITTLE:.0f} % or less against an "
         f"attacker who knows of them; the network alone keeps {percent(alone)}.",
         f"The widest gap is that of {widest.text}: it seems to keep {percent(widest.ways.non_adaptive)} and keeps "
         f"{percent(widest.ways.adaptive)}.",
-        f"Most is left behind {best.text}: {percent(best.ways.adaptive, interval=True)}, of "
-        f"{percent(best.ways.defended_clean)} without an attack.",
+        f"{most}, of {percent(best.ways.defended_clean)} without an attack." if best.ways.adaptive.value else f"{none}.",
     ]
     doubtful = [one.text for one in measured if one.found.trust != "valid"]
     if doubtful:
