@@ -60,7 +60,7 @@ def test_zsh_and_fish_complete_commands():
     ("line", "offered"),
     [
         ("unfooled ev", {"evaluate"}),
-        ("unfooled evaluate fash", {"fashion-mnist/plain", "fashion-mnist/hardened"}),
+        ("unfooled evaluate fashion-mnist/p", {"fashion-mnist/plain", "fashion-mnist/pgd-small"}),
         ("unfooled evaluate fashion-mnist/plain fash", {"fashion-mnist", "fashion-mnist-sample"}),
         ("unfooled evaluate m d --protocol st", {"standard"}),
         ("unfooled attack m d --attack deep", {"deepfool"}),

@@ -1,5 +1,6 @@
 """Models: networks, wrappers, weights on disk, loading by text."""
 
+import os
 import pickle
 
 import pytest
@@ -153,22 +154,38 @@ def test_unknown_models_and_missing_files():
         load("seed-cnn", "nowhere.safetensors")
 
 
-@pytest.mark.parametrize("name", sorted(BUNDLED))
+NAMES = [pytest.param(name, marks=[pytest.mark.data] * name.startswith("mnist/")) for name in sorted(BUNDLED)]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_bundled_models_are_better_than_chance_by_far(name):
-    found = uf.data.load("fashion-mnist-sample[0:500]")
+    found = sample(name, 500)
     with torch.no_grad():
         right = uf.models.load(name)(found.floats()).argmax(1) == found.labels
-    assert right.float().mean() > 0.75
+    assert right.float().mean() > (0.97 if name.startswith("mnist/") else 0.75)
 
 
-def test_the_hardened_model_is_harder():
-    found = uf.data.load("fashion-mnist-sample[0:200]")
-    accuracy = {
-        name: uf.attack(uf.models.load(name), found.floats(), found.labels, "linf:0.1", "pgd:steps=5,step_size=0.3")
-        for name in BUNDLED
-    }
-    assert accuracy["fashion-mnist/plain"].robust_accuracy < 0.05
-    assert accuracy["fashion-mnist/hardened"].robust_accuracy > 0.5
+LEAST = {  # of 200 images, against five steps of PGD: some points below what was measured
+    "fashion-mnist/hardened": 0.5,
+    "fashion-mnist/pgd-small": 0.75,
+    "fashion-mnist/trades-small": 0.75,
+    "mnist/pgd-small": 0.9,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hardened_model_is_harder(name):
+    found, threat = sample(name, 200), "linf:0.3" if name.startswith("mnist/") else "linf:0.1"
+    told = uf.attack(uf.models.load(name), found.floats(), found.labels, threat, "pgd:steps=5,step_size=0.3")
+    assert told.robust_accuracy > LEAST[name] if name in LEAST else told.robust_accuracy < 0.05
+
+
+def sample(name, count):
+    if name.startswith("mnist/"):
+        if "UNFOOLED_DATA" not in os.environ:
+            pytest.skip("MNIST is looked for in UNFOOLED_DATA, which is not set")
+        return uf.data.load(f"mnist:test[0:{count}]")
+    return uf.data.load(f"fashion-mnist-sample[0:{count}]")
 
 
 def test_a_normalisation_is_part_of_what_a_model_is_recognised_by():

@@ -22,7 +22,10 @@ NAMES: dict[str, tuple[str, ...]] = {
     "defenses": (
         "blur", "percentile", "median", "bit-depth", "jpeg", "tv", "random-shift", "resize-pad", "noise", "thermometer",
     ),
-    "models": ("fashion-mnist/plain", "fashion-mnist/hardened", *NETWORKS, "timm:", "hf:", "https://"),
+    "models": (
+        "fashion-mnist/plain", "fashion-mnist/hardened", "fashion-mnist/pgd-small", "fashion-mnist/trades-small",
+        "mnist/pgd-small", *NETWORKS, "timm:", "hf:", "https://",
+    ),
     "networks": NETWORKS,
     "protocols": ("quick", "fast", "standard", "thorough"),
     "recipes": (

@@ -31,6 +31,21 @@ BUNDLED: dict[str, tuple[str, str, str]] = {  # name: file, network, what it is
         "seed-cnn",
         "the seed's CNN, adversarially trained (PGD, Linf 0.1)",
     ),
+    "fashion-mnist/pgd-small": (
+        "fashion-mnist-pgd-small.safetensors",
+        "small-cnn",
+        "a small CNN, adversarially trained (PGD, Linf 0.1)",
+    ),
+    "fashion-mnist/trades-small": (
+        "fashion-mnist-trades-small.safetensors",
+        "small-cnn",
+        "a small CNN, adversarially trained (TRADES, Linf 0.1)",
+    ),
+    "mnist/pgd-small": (
+        "mnist-pgd-small.safetensors",
+        "small-cnn",
+        "a small CNN, adversarially trained (PGD, Linf 0.3)",
+    ),
 }
 
 

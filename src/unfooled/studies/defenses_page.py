@@ -151,7 +151,9 @@ def verdict(title: str, measured: Sequence[Measured], threat: str) -> list[str]:
         f"attacker who knows of them; the network alone keeps {percent(alone)}.",
         f"The widest gap is that of {widest.text}: it seems to keep {percent(widest.ways.non_adaptive)} and keeps "
         f"{percent(widest.ways.adaptive)}.",
-        f"{most}, of {percent(best.ways.defended_clean)} without an attack." if best.ways.adaptive.value else f"{none}.",
+        f"{most}, of {percent(best.ways.defended_clean)} without an attack."
+        if best.ways.adaptive.value
+        else f"{none}.",
     ]
     doubtful = [one.text for one in measured if one.found.trust != "valid"]
     if doubtful:
