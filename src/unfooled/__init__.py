@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import attacks, cluster, data, defenses, errors, losses, models, protocols
+    from . import attacks, certificates, cluster, data, defenses, errors, losses, models, protocols
     from .attacks import Cascade, Escalate, Restarts, Targeted
+    from .certificates import Certified, certify
     from .defenses import defend
     from .engine import Result, attack, perturb
     from .evaluation import evaluate
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Cascade": "attacks",
+    "Certified": "certificates",
     "Compute": "models",
     "Escalate": "attacks",
     "Evaluation": "results",
@@ -43,13 +45,14 @@ _HOME = {
     "Targeted": "attacks",
     "Threat": "threats",
     "attack": "engine",
+    "certify": "certificates",
     "defend": "defenses",
     "evaluate": "evaluation",
     "perturb": "engine",
     "sweep": "sweeping",
     "train": "training",
 }
-_MODULES = ("attacks", "cluster", "data", "defenses", "errors", "losses", "models", "protocols")
+_MODULES = ("attacks", "certificates", "cluster", "data", "defenses", "errors", "losses", "models", "protocols")
 
 __all__ = [
     "L0",
@@ -57,6 +60,7 @@ __all__ = [
     "L2",
     "RECIPES",
     "Cascade",
+    "Certified",
     "Compute",
     "Escalate",
     "Evaluation",
@@ -70,6 +74,8 @@ __all__ = [
     "__version__",
     "attack",
     "attacks",
+    "certificates",
+    "certify",
     "cluster",
     "data",
     "defend",

@@ -139,14 +139,27 @@ class Threat(ABC):
         two units at the scale of the inputs, as often as the norm adds up components, because z itself is rounded.
         The box and the mask have none.
         """
-        precision = torch.finfo(x.dtype).eps
         flat, rows = z.flatten(1), x.flatten(1)
         low, high = self.box(x)
-        norm = self.norm(x.shape[1:])
-        size = norm.size((flat - rows).double())
+        size = self.norm(x.shape[1:]).size((flat - rows).double())
         scale = torch.maximum(flat.abs().amax(1), rows.abs().amax(1)).double()
-        most = self.eps * (1 + 64 * precision) + 2 * precision * scale * norm.rounding(flat.shape[1])
-        return (size <= most) & (flat >= low).all(1) & (flat <= high).all(1)
+        return (size <= self._most(scale, x)) & (flat >= low).all(1) & (flat <= high).all(1)
+
+    def _most(self, scale: Tensor, x: Tensor) -> Tensor:
+        """The largest size that counts as inside, where numbers are as large as `scale` (N,)."""
+        precision, dimension = torch.finfo(x.dtype).eps, x.shape[1:].numel()
+        rounding = self.norm(x.shape[1:]).rounding(dimension)
+        return self.eps * (1 + 64 * precision) + 2 * precision * scale * rounding
+
+    def reach(self, x: Tensor) -> Tensor:
+        """A radius (N,) float64 that no point which `contains` counts as inside is beyond."""
+        low, high = self.box(x)
+        rows = x.flatten(1).abs().amax(1).double()
+        bounds = torch.maximum(low.abs(), high.abs()).amax().double()
+        most = self._most(torch.maximum(torch.minimum(bounds, rows + self.eps), rows), x)
+        return (
+            most * (1 + torch.finfo(torch.float32).eps) if math.isfinite(self.eps) else torch.full_like(rows, math.inf)
+        )
 
     def project(self, z: Tensor, x: Tensor, radius: Tensor | float | None = None) -> Tensor:
         """The nearest point to z of the set round x; `radius` (N,) replaces eps, row by row."""

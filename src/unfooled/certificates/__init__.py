@@ -1,0 +1,10 @@
+"""Proof: bounds on what a network answers over a threat's set, and certificates from them."""
+
+from __future__ import annotations
+
+from .methods import CROWN, IBP, METHODS, AlphaCROWN, parse
+from .proof import Certified, Span, bounded, certify, margins
+
+__all__ = [
+    "CROWN", "IBP", "METHODS", "AlphaCROWN", "Certified", "Span", "bounded", "certify", "margins", "parse",
+]  # fmt: skip

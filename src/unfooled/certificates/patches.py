@@ -1,0 +1,90 @@
+"""Coefficients that are zero outside a small window of each feature map: those of a convolution's own outcomes.
+
+A number of a feature map depends on a few places of the map before it. Coefficients of it need not be written down for all
+others: a patch holds those within its window, and grows by the kernel's size with each convolution on the way back
+(auto_LiRPA, Xu et al. 2020, arXiv:2002.12920, has this too).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .operations import Kernel
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Coefficients (rows, channels, kh, kw) of feature maps (channels, height, width).
+
+    origin:  (rows, 2) int64: where in the map the first of them stands; it may lie outside.
+    """
+
+    values: Tensor
+    origin: Tensor
+    shape: torch.Size
+
+    @classmethod
+    def units(cls, chosen: Tensor, shape: torch.Size, like: Tensor) -> Patches:
+        """One row for each chosen place in the flat map: 1 there."""
+        side = shape[1] * shape[2]
+        values = like.new_zeros((len(chosen), shape[0], 1, 1))
+        values[torch.arange(len(chosen)), chosen // side] = 1
+        place = chosen % side
+        return cls(values, torch.stack([place // shape[2], place % shape[2]], 1), shape)
+
+    def signed(self) -> Patches:
+        """These rows, and their negatives after them."""
+        return Patches(torch.cat([self.values, -self.values]), self.origin.repeat(2, 1), self.shape)
+
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """Where each coefficient stands in the flat map of a channel, (rows, kh, kw), and whether it is inside."""
+        high, wide = self.shape[1:]
+        down = self.origin[:, :1, None] + torch.arange(self.values.shape[2])[None, :, None]
+        across = self.origin[:, 1:, None] + torch.arange(self.values.shape[3])[None, None, :]
+        inside = (down >= 0) & (down < high) & (across >= 0) & (across < wide)
+        return down.clamp(0, high - 1) * wide + across.clamp(0, wide - 1), inside
+
+    def at(self, maps: Tensor) -> Tensor:
+        """The numbers of a map (channels, height, width) under each coefficient: (rows, channels, kh, kw); 0 outside."""
+        places, inside = self._places()
+        found = maps.flatten(1)[:, places.flatten()].view(len(maps), *places.shape).transpose(0, 1)
+        return found * inside[:, None]
+
+    def scaled(self, values: Tensor) -> Patches:
+        """Other coefficients at the same places."""
+        return Patches(values, self.origin, self.shape)
+
+    @property
+    def small(self) -> bool:
+        """Whether there are fewer coefficients than places."""
+        return self.values.shape[2] * self.values.shape[3] < self.shape[1] * self.shape[2]
+
+    def sum_with(self, maps: Tensor, absolute: bool = False) -> Tensor:
+        """The sum (rows,) of the coefficients, or of their sizes, times the numbers of a map (channels, height, width)."""
+        if not bool(maps.any()):
+            return self.values.new_zeros(len(self.values))
+        values = self.values.abs() if absolute else self.values
+        return (values * self.at(maps)).flatten(1).sum(1)
+
+    def total(self, bias: Tensor) -> Tensor:
+        """The sum (rows,) of the coefficients times a number for each channel. Those outside must be 0."""
+        return torch.einsum("rchw,c->r", self.values, bias)
+
+    def back(self, kernel: Kernel, shape: torch.Size) -> Patches:
+        """Coefficients of what a convolution was made from, feature maps of that shape."""
+        grown = F.conv_transpose2d(self.values, kernel.weight, stride=kernel.stride)
+        step = torch.tensor(kernel.stride)
+        found = Patches(grown, self.origin * step - torch.tensor(kernel.padding), shape)
+        return found.scaled(grown * found._places()[1][:, None])
+
+    def dense(self) -> Tensor:
+        """The same, written down for every place: (rows, channels, height, width)."""
+        places, _ = self._places()
+        rows, channels = self.values.shape[:2]
+        flat = self.values.new_zeros((rows, channels, self.shape[1] * self.shape[2]))
+        index = places[:, None].expand(-1, channels, -1, -1).flatten(2)
+        return flat.scatter_add_(2, index, self.values.flatten(2)).view(rows, *self.shape)

@@ -1,0 +1,233 @@
+"""`certify`, and the bounds behind it: `bounded` and `margins`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.given import given
+from ..errors import ModelError, must_be
+from ..inputs import Notes, check_classes, checked_labels, prepared
+from ..intervals import clopper_pearson
+from ..models.bring import brought
+from ..models.classifier import Classifier, Model
+from ..results import Estimate
+from ..threats import Threat
+from .bounds import DOUBLE, SINGLE, interval
+from .graph import Network, Traced
+from .methods import CROWN, IBP, METHODS, AlphaCROWN, Method, parse
+from .reach import Reach
+
+BATCH = 100  # images at a time
+CASCADE = (IBP(), CROWN(), AlphaCROWN())
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bounds on the logits over the threat's set round each image: lower and upper, (N, classes) float64."""
+
+    lower: Tensor
+    upper: Tensor
+
+
+@dataclass(frozen=True, repr=False)
+class Certified:
+    """What was proved of each image.
+
+    certified:      (N,) bool: right on the image and on every point of the threat's set, in the model's own arithmetic.
+    clean_correct:  (N,) bool: right on the image.
+    margin:         (N,) float64: a lower bound of the logit of the label less the largest other one, over the set.
+    by:             (N,) int64: which of `methods` proved it; -1: none.
+    methods:        what was tried, in order.
+    """
+
+    certified: Tensor
+    clean_correct: Tensor
+    margin: Tensor
+    by: Tensor
+    methods: tuple[str, ...]
+    threat: Threat
+
+    def __repr__(self) -> str:
+        return (
+            f"Certified({'+'.join(self.methods)} with {self.threat} on {len(self.certified)} images: clean accuracy "
+            f"{self.clean_accuracy.value:.4f}, certified accuracy {self.certified_accuracy.value:.4f})"
+        )
+
+    @property
+    def clean_accuracy(self) -> Estimate:
+        """The share of images that the model gets right, with its 95 % interval."""
+        return _share(self.clean_correct)
+
+    @property
+    def certified_accuracy(self) -> Estimate:
+        """The share of images that are proved: a lower bound of robust accuracy, with its 95 % interval."""
+        return _share(self.certified)
+
+
+def certify(
+    model: Model,
+    data: Any,
+    threat: Threat | str,
+    method: str | Method | Sequence[str | Method] = "auto",
+    *,
+    batch_size: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Certified:
+    """Prove, where that can be proved, that no point of the threat's set changes the model's answer.
+
+    data:    (images, labels), a `Dataset`, or the name of one.
+    method:  "ibp", "crown", "alpha-crown", or several of them, each on what those before it left open; "auto": all three.
+    progress:  called with the images done and all of them, after each batch.
+
+    What is proved holds for the model as it computes in float32 (or float64), for every point that counts as inside when
+    attacks are confirmed. Raises `ModelError` for a model that has operations without bounds, `ParameterError`, `DataError`.
+    """
+    threat = Threat.parse(threat) if isinstance(threat, str) else threat
+    methods = _methods(method)
+    source = given(data)
+    victim = Classifier(brought(model))
+    images = prepared(source.images, threat, victim.dtype, Notes())
+    labels = checked_labels(source.labels, len(images)).cpu()
+    size = _size(batch_size)
+    parts = []
+    for start in range(0, len(images), size):
+        some = images[slice(start, start + size)]
+        parts.append(_certified(victim, some, labels[start : start + size], threat, methods))
+        progress(min(start + size, len(images)), len(images))
+    certified, right, margin, by = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Certified(certified, right, margin, by, tuple(one.name for one in methods), threat)
+
+
+def bounded(
+    model: Model, images: Any, threat: Threat, method: str | Method = "crown", batch_size: int | None = None
+) -> Span:
+    """Bounds on the logits of images (N, *shape) over the threat's set, for the model as it computes."""
+
+    def rows(of: slice, classes: int) -> Tensor:
+        eye = torch.eye(classes, dtype=torch.float64)
+        return torch.cat([eye, -eye]).expand(of.stop - of.start, -1, -1)
+
+    found = _least(model, images, threat, method, rows, batch_size)
+    half = found.shape[1] // 2
+    return Span(found[:, :half], -found[:, half:])
+
+
+def margins(
+    model: Model,
+    images: Any,
+    labels: Any,
+    threat: Threat,
+    method: str | Method = "crown",
+    batch_size: int | None = None,
+) -> Tensor:
+    """Lower bounds (N, classes) of the label's logit less each other one, over the threat's set; inf at the label.
+
+    Where all are above 0 the model, as it computes, is right on the whole set.
+    """
+    known = checked_labels(labels, len(images)).cpu()
+    found = _least(model, images, threat, method, lambda of, classes: _differences(known[of], classes), batch_size)
+    return found.scatter(1, known[:, None], torch.inf)
+
+
+def _least(
+    model: Model,
+    images: Any,
+    threat: Threat,
+    method: str | Method,
+    rows: Callable[[slice, int], Tensor],
+    batch_size: int | None,
+) -> Tensor:
+    """Lower bounds of the linear functions that `rows` gives for a slice of the images and a number of classes."""
+    (one,) = _methods(method)
+    victim = Classifier(brought(model))
+    points, size = prepared(images, threat, victim.dtype, Notes()), _size(batch_size)
+    found = []
+    for start in range(0, len(points), size):
+        of = slice(start, min(start + size, len(points)))
+        problem = Problem(victim, points[of], threat)
+        found.append(problem.least(one, rows(of, problem.logits.shape[1])))
+    return torch.cat(found)
+
+
+def _certified(
+    victim: Classifier, images: Tensor, labels: Tensor, threat: Threat, methods: Sequence[Method]
+) -> tuple[Tensor, ...]:
+    problem = Problem(victim, images, threat)
+    check_classes(labels, problem.logits.shape[1], torch.arange(len(labels)))
+    right = problem.logits.argmax(1).cpu() == labels
+    margin = torch.full((len(images),), -torch.inf, dtype=torch.float64)
+    by = torch.full((len(images),), -1)
+    rows = _differences(labels, problem.logits.shape[1])
+    for number, method in enumerate(methods):
+        open_ = (right & (margin <= 0)).nonzero().squeeze(1)
+        if not len(open_):
+            break
+        some = problem.only(open_)
+        least = some.least(method, rows[open_]).scatter(1, labels[open_, None], torch.inf).amin(1)
+        margin[open_] = torch.maximum(margin[open_], least)
+        by[open_[least > 0]] = number
+    return right & (margin > 0), right, margin, by
+
+
+class Problem:
+    """A batch of images with the network and the set round each: what the methods work on."""
+
+    def __init__(self, victim: Classifier, images: Tensor, threat: Threat, network: Network | None = None) -> None:
+        self.victim, self.images, self.threat = victim, images, threat
+        self.network = network or Traced(victim.model, images[0]).network()
+        self.reach = Reach.of(images, threat)
+        self.unit = DOUBLE if victim.dtype == torch.float64 else SINGLE
+        self.logits = self._answers()
+
+    def _answers(self) -> Tensor:
+        """The victim's logits, if the network that was traced gives the same ones."""
+        with torch.no_grad():
+            theirs = self.victim(self.images).double()
+            ours = self.network.values(self.images.double())[-1]
+        alone = interval(self.network, Reach.point(self.images, self.threat), self.unit)
+        low, high = alone.low[-1], alone.high[-1]
+        if theirs.shape != ours.shape or not bool(((theirs >= low) & (theirs <= high)).all()):
+            raise ModelError(
+                "The model answers otherwise than its traced operations do, so no bound covers it. It may depend on "
+                "the other images of a batch, on a state that it keeps, or on the number of images."
+            )
+        return theirs
+
+    def only(self, index: Tensor) -> Problem:
+        """The same for some of the images."""
+        return Problem(self.victim, self.images[index], self.threat, self.network)
+
+    def least(self, method: Method, rows: Tensor) -> Tensor:
+        """Lower bounds of linear functions of the victim's own logits (n, rows, classes): (n, rows)."""
+        with torch.no_grad():
+            return method.least(method.bounds(self.network, self.reach, self.unit), rows, slice(None))
+
+
+def _differences(labels: Tensor, classes: int) -> Tensor:
+    """Rows e_label - e_k for every class k: (N, classes, classes)."""
+    eye = torch.eye(classes, dtype=torch.float64)
+    return eye[labels][:, None] - eye
+
+
+def _methods(method: str | Method | Sequence[str | Method]) -> tuple[Method, ...]:
+    if method == "auto":
+        return CASCADE
+    several = [method] if isinstance(method, str | IBP | CROWN | AlphaCROWN) else list(method)
+    if not several:
+        raise must_be("certify", "method", f"auto, or one or more of {', '.join(METHODS)}", method)
+    return tuple(parse(one) if isinstance(one, str) else one for one in several)
+
+
+def _size(batch_size: int | None) -> int:
+    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
+        raise must_be("certify", "batch_size", "an int of at least 1", batch_size)
+    return batch_size or BATCH
+
+
+def _share(right: Tensor) -> Estimate:
+    return clopper_pearson(int(right.sum()), len(right))
