@@ -81,7 +81,7 @@ def evaluated(entry: Entry, images: int, out: Path) -> None:
 
 
 def board(data: str, images: int, out: Path) -> str:
-    """The table of one board, best first."""
+    """The table of one board, best first; entries whose trust is not valid stand below the others, with what was found."""
     rows = []
     for entry in (one for one in entries() if one.data == data):
         folder = RunFolder(out / f"{entry.name.replace('/', '-')}-{images}")
@@ -90,11 +90,11 @@ def board(data: str, images: int, out: Path) -> str:
         found = folder.evaluation()
         told = found.robust_accuracy.attacked
         rows.append((told.value, entry, found, f"[{100 * told.low:.1f}, {100 * told.high:.1f}]"))
-    rows.sort(key=lambda row: -row[0])
+    rows.sort(key=lambda row: (row[2].trust != "valid", -row[0]))  # what is doubted stands below what is not
     head = ["", "clean, %", "robust, %", "95 % interval", "trust", "how", "parameters"]
     lines = [
         [
-            f"`{entry.name}`", f"{100 * found.clean_accuracy.value:.1f}", f"**{100 * value:.1f}**", span, found.trust,
+            f"`{entry.name}`", f"{100 * found.clean_accuracy.value:.1f}", f"**{100 * value:.1f}**", span, _trust(found),
             entry.how,
             f"{sum(p.numel() for p in entry.model().parameters()) / 1e6:.2f} M",
         ]
@@ -102,6 +102,12 @@ def board(data: str, images: int, out: Path) -> str:
     ]  # fmt: skip
     told = f"Linf {BOARDS[data].partition(':')[2]}, protocol `standard`, the first {images} test images. {machine()}."
     return f"{told}\n\n{table(head, lines)}"
+
+
+def _trust(found: uf.Evaluation) -> str:
+    """The verdict, and the findings that took it from valid."""
+    doubts = [one.code for one in found.findings if one.severity in ("suspect", "invalid")]
+    return f"{found.trust}: {', '.join(doubts)}" if doubts else found.trust
 
 
 def main() -> int:
