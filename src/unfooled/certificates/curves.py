@@ -71,6 +71,8 @@ class Curve:
 
     def range(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """The smallest and the largest value over [low, high]."""
+        if self.flattest >= 0:
+            return self.function(low), self.function(high)
         least, most = self.extremes(low, high, torch.zeros_like(low))
         return self.function(least), self.function(most)
 
@@ -199,7 +201,8 @@ def softplus(sharpness: float, threshold: float) -> Curve:
     def derivative(x: Tensor) -> Tensor:
         return torch.where(sharpness * x > threshold, 1.0, torch.sigmoid(sharpness * x))
 
-    return Curve(function, derivative, (step, math.nextafter(step, math.inf)), convex=True)
+    fall = -torch.finfo(torch.float32).eps  # because of that step its values do not only rise
+    return Curve(function, derivative, (step, math.nextafter(step, math.inf)), flattest=fall, convex=True)
 
 
 def elu(alpha: float, scale: float) -> Curve:
