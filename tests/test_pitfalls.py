@@ -136,7 +136,10 @@ def test_access_of_each_attack_is_declared():
 # ---- whole protocols on what AutoAttack's own code fails on --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(protocols.PROTOCOLS))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "thorough")) for name in sorted(protocols.PROTOCOLS)],
+)
 @pytest.mark.parametrize(("shape", "classes"), [((8,), 2), ((2, 7), 3), ((1, 4, 4), 5)])
 def test_protocols_run_on_any_shape_and_number_of_classes(name, shape, classes):
     p = problem(shape, classes, F64, count=10, bounds=(-1.0, 1.0))

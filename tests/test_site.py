@@ -29,7 +29,15 @@ LOADING = {  # attributes by which a page loads something
     "audio": ("src",), "track": ("src",), "embed": ("src",), "object": ("data",), "image": ("href", "xlink:href"),
     "use": ("href", "xlink:href"), "input": ("src",), "link": ("href",),
 }  # fmt: skip
-IN_PAGES = ("attacks", "cluster", "defenses", "data", "models", "training")  # modules whose own names are on the pages
+IN_PAGES = (
+    "attacks",
+    "certificates",
+    "cluster",
+    "defenses",
+    "data",
+    "models",
+    "training",
+)  # modules whose own names are on the pages
 
 
 class Reader(HTMLParser):

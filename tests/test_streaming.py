@@ -218,6 +218,7 @@ def peak(count, side, shard, out):
     return found["peak"]
 
 
+@pytest.mark.slow
 def test_ten_times_the_images_need_no_more_memory(tmp_path):
     few, many = (peak(count, 80, 256, tmp_path / str(count)) for count in (256, 2560))
     whole = 2560 * 3 * 80 * 80 * 4 / 2**20  # MiB of all as floats: 188

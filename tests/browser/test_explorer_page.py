@@ -86,6 +86,7 @@ def test_the_lesson_follows_the_slider_the_button_and_the_picture(visit, explore
     expect(page.get_by_text("the attacker’s budget")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_every_control_of_explore(visit, explorer):
     page = visit(explorer, "#lesson .lesson")
     page.get_by_role("tab", name="Explore").click()
@@ -112,6 +113,7 @@ def test_every_control_of_explore(visit, explorer):
     expect(status).to_contain_text("Stopped")
 
 
+@pytest.mark.slow
 def test_a_defense_both_ways_and_each_alone(visit, explorer):
     page = visit(explorer, "#lesson .lesson")
     page.get_by_role("tab", name="Explore").click()
@@ -135,6 +137,7 @@ def test_a_defense_both_ways_and_each_alone(visit, explorer):
     expect(page.locator("#strength")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_uploads_good_broken_and_too_large(visit, explorer, tmp_path):
     page = visit(explorer, "#lesson .lesson")
     message, news = page.locator("#message"), page.locator("#lesson .news")
@@ -166,6 +169,7 @@ def test_uploads_good_broken_and_too_large(visit, explorer, tmp_path):
     expect(message).to_be_empty()
 
 
+@pytest.mark.slow
 def test_a_closed_page_ends_its_attack(visit, explorer, room):
     page = visit(explorer, "#lesson .lesson")
     page.get_by_role("tab", name="Explore").click()

@@ -131,7 +131,13 @@ def shortfalls(our: common.Verdict, their: common.Verdict, attack: str, random: 
 
 
 PAIRS = [
-    pytest.param(attack, peer, name, id=f"{attack}-{peer}-{name.partition('/')[2]}")
+    pytest.param(
+        attack,
+        peer,
+        name,
+        id=f"{attack}-{peer}-{name.partition('/')[2]}",
+        marks=[pytest.mark.slow] * (attack.startswith("fab") and name != HARDENED),
+    )  # fmt: skip
     for attack, case in CASES.items()
     for name in SUBJECTS
     for peer in (case.peers if name == HARDENED else case.peers[:1])  # the first peer on both models

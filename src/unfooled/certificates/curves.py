@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 
 import torch
@@ -46,13 +46,13 @@ class Curve:
         """How many times farther apart two values can be than the numbers that they are of."""
         return max(abs(self.flattest), abs(self.steepest))
 
-    def extremes(self, low: Tensor, high: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-        """Where in [low, high] f(x) - slope·x is smallest, and where largest."""
+    def extremes(self, low: Tensor, high: Tensor, slope: Tensor, halvings: int = HALVINGS) -> tuple[Tensor, Tensor]:
+        """Where in [low, high] f(x) - slope·x is smallest, and where largest; found by so many halvings."""
         with torch.no_grad():
             points = [low, high, *(torch.full_like(low, at).clamp(low, high) for at in self.breaks)]
             if not self.straight:
                 ends = [low, *points[2:], high]
-                points += [self._level(a, b, slope) for a, b in pairwise(ends)]
+                points += [self._level(a, b, slope, halvings) for a, b in pairwise(ends)]
             values = [self.function(point) - slope * point for point in points]
             smallest, largest = (values[0], points[0]), (values[0], points[0])
             for value, point in zip(values[1:], points[1:], strict=True):
@@ -60,10 +60,10 @@ class Curve:
                 largest = _pick(value > largest[0], (value, point), largest)
             return smallest[1], largest[1]
 
-    def _level(self, a: Tensor, b: Tensor, slope: Tensor) -> Tensor:
+    def _level(self, a: Tensor, b: Tensor, slope: Tensor, halvings: int) -> Tensor:
         """A point of [a, b], within which the derivative is monotone, where it has that slope; an end if it never has."""
         rising = self.derivative(b) >= self.derivative(a)
-        for _ in range(HALVINGS):
+        for _ in range(halvings):
             middle = (a + b) / 2
             further = (self.derivative(middle) < slope) == rising
             a, b = torch.where(further, middle, a), torch.where(further, b, middle)
@@ -98,7 +98,7 @@ class Curve:
         least, most = torch.full_like(low, self.flattest), torch.full_like(low, self.steepest)
         for _ in range(CHOOSING):
             slope = (least + most) / 2
-            touches = self.extremes(low, high, slope)[over]
+            touches = self.extremes(low, high, slope, CHOOSING)[over]
             steeper = (touches > middle) == over
             least, most = torch.where(steeper, slope, least), torch.where(steeper, most, slope)
         return (least + most) / 2
@@ -160,6 +160,7 @@ def gelu() -> Curve:
     return Curve(F.gelu, derivative, (-math.sqrt(2.0), math.sqrt(2.0)), -0.13, 1.13)
 
 
+@cache
 def gelu_by_tanh() -> Curve:
     """The approximation x/2·(1 + tanh(√(2/pi)·(x + 0.044715·x³)))."""
     root, cubic = math.sqrt(2 / math.pi), 0.044715
@@ -172,6 +173,7 @@ def gelu_by_tanh() -> Curve:
     return Curve(partial(F.gelu, approximate="tanh"), derivative, (-bend, bend), -0.13, 1.13)
 
 
+@cache
 def silu() -> Curve:
     """x·sigmoid(x)."""
 

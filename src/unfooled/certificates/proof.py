@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ..data.given import given
-from ..errors import ModelError, must_be
+from ..errors import ModelError, NotFinite, must_be
 from ..inputs import Notes, check_classes, checked_labels, prepared
 from ..intervals import clopper_pearson
 from ..models.bring import brought
-from ..models.classifier import Classifier, Model
+from ..models.classifier import Classifier, Model, untouched
 from ..results import Estimate
 from ..threats import Threat
 from .bounds import DOUBLE, SINGLE, interval
@@ -90,15 +90,16 @@ def certify(
     threat = Threat.parse(threat) if isinstance(threat, str) else threat
     methods = _methods(method)
     source = given(data)
-    victim = Classifier(brought(model))
+    victim = _victim(model)
     images = prepared(source.images, threat, victim.dtype, Notes())
     labels = checked_labels(source.labels, len(images)).cpu()
     size = _size(batch_size)
     parts = []
-    for start in range(0, len(images), size):
-        some = images[slice(start, start + size)]
-        parts.append(_certified(victim, some, labels[start : start + size], threat, methods))
-        progress(min(start + size, len(images)), len(images))
+    with torch.inference_mode(False), torch.no_grad(), untouched(victim.model):
+        for start in range(0, len(images), size):
+            of = slice(start, min(start + size, len(images)))
+            parts.append(_certified(Problem(victim, images[of], threat), labels[of], start, methods))
+            progress(of.stop, len(images))
     certified, right, margin, by = (torch.cat(column) for column in zip(*parts, strict=True))
     return Certified(certified, right, margin, by, tuple(one.name for one in methods), threat)
 
@@ -130,7 +131,12 @@ def margins(
     Where all are above 0 the model, as it computes, is right on the whole set.
     """
     known = checked_labels(labels, len(images)).cpu()
-    found = _least(model, images, threat, method, lambda of, classes: _differences(known[of], classes), batch_size)
+
+    def rows(of: slice, classes: int) -> Tensor:
+        check_classes(known[of], classes, torch.arange(of.start, of.stop))
+        return _differences(known[of], classes)
+
+    found = _least(model, images, threat, method, rows, batch_size)
     return found.scatter(1, known[:, None], torch.inf)
 
 
@@ -144,24 +150,32 @@ def _least(
 ) -> Tensor:
     """Lower bounds of the linear functions that `rows` gives for a slice of the images and a number of classes."""
     (one,) = _methods(method)
-    victim = Classifier(brought(model))
+    victim = _victim(model)
     points, size = prepared(images, threat, victim.dtype, Notes()), _size(batch_size)
     found = []
-    for start in range(0, len(points), size):
-        of = slice(start, min(start + size, len(points)))
-        problem = Problem(victim, points[of], threat)
-        found.append(problem.least(one, rows(of, problem.logits.shape[1])))
+    with torch.inference_mode(False), torch.no_grad(), untouched(victim.model):
+        for start in range(0, len(points), size):
+            of = slice(start, min(start + size, len(points)))
+            problem = Problem(victim, points[of], threat)
+            found.append(problem.least(one, rows(of, problem.logits.shape[1])))
     return torch.cat(found)
 
 
-def _certified(
-    victim: Classifier, images: Tensor, labels: Tensor, threat: Threat, methods: Sequence[Method]
-) -> tuple[Tensor, ...]:
-    problem = Problem(victim, images, threat)
-    check_classes(labels, problem.logits.shape[1], torch.arange(len(labels)))
+def _victim(model: Model) -> Classifier:
+    """The model, if bounds can be computed for it."""
+    victim = Classifier(brought(model))
+    if victim.dtype not in (None, torch.float32, torch.float64):
+        raise ModelError(f"Bounds are for models in float32 or float64. Got {victim.dtype}: certify model.float().")
+    if victim.device is not None and victim.device.type != "cpu":
+        raise ModelError(f"Bounds are computed on the processor. The model is on {victim.device}: give model.cpu().")
+    return victim
+
+
+def _certified(problem: Problem, labels: Tensor, start: int, methods: Sequence[Method]) -> tuple[Tensor, ...]:
+    check_classes(labels, problem.logits.shape[1], torch.arange(start, start + len(labels)))
     right = problem.logits.argmax(1).cpu() == labels
-    margin = torch.full((len(images),), -torch.inf, dtype=torch.float64)
-    by = torch.full((len(images),), -1)
+    margin = torch.full((len(labels),), -torch.inf, dtype=torch.float64)
+    by = torch.full((len(labels),), -1)
     rows = _differences(labels, problem.logits.shape[1])
     for number, method in enumerate(methods):
         open_ = (right & (margin <= 0)).nonzero().squeeze(1)
@@ -186,9 +200,11 @@ class Problem:
 
     def _answers(self) -> Tensor:
         """The victim's logits, if the network that was traced gives the same ones."""
-        with torch.no_grad():
-            theirs = self.victim(self.images).double()
-            ours = self.network.values(self.images.double())[-1]
+        theirs = self.victim(self.images).double()
+        if not bool(theirs.isfinite().all()):
+            bad = (~theirs.isfinite()).any(1).nonzero().squeeze(1).tolist()
+            raise NotFinite(f"The model's logits are not finite on {len(bad)} of the images.", tuple(bad))
+        ours = self.network.values(self.images.double())[-1]
         alone = interval(self.network, Reach.point(self.images, self.threat), self.unit)
         low, high = alone.low[-1], alone.high[-1]
         if theirs.shape != ours.shape or not bool(((theirs >= low) & (theirs <= high)).all()):
@@ -204,8 +220,7 @@ class Problem:
 
     def least(self, method: Method, rows: Tensor) -> Tensor:
         """Lower bounds of linear functions of the victim's own logits (n, rows, classes): (n, rows)."""
-        with torch.no_grad():
-            return method.least(method.bounds(self.network, self.reach, self.unit), rows, slice(None))
+        return method.least(method.bounds(self.network, self.reach, self.unit), rows, slice(None))
 
 
 def _differences(labels: Tensor, classes: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +35,7 @@ class Reach:
         rows, away = points.flatten(1), radius[:, None]
         least, most = (side.expand_as(rows) for side in threat.box(points))
         low, high = torch.maximum(rows - away, least), torch.minimum(rows + away, most)
-        return cls(points, low, high, None if isinstance(threat, Linf) else radius, threat)
+        return cls(points, low, high, None if isinstance(threat, Linf) or math.isinf(threat.eps) else radius, threat)
 
     @classmethod
     def point(cls, images: Tensor, threat: Threat) -> Reach:
