@@ -137,7 +137,7 @@ PAIRS = [
         name,
         id=f"{attack}-{peer}-{name.partition('/')[2]}",
         marks=[pytest.mark.slow] * (attack.startswith("fab") and name != HARDENED),
-    )  # fmt: skip
+    )
     for attack, case in CASES.items()
     for name in SUBJECTS
     for peer in (case.peers if name == HARDENED else case.peers[:1])  # the first peer on both models
