@@ -77,6 +77,7 @@ class AlphaCROWN:
 
 Method = IBP | CROWN | AlphaCROWN
 METHODS: dict[str, type[Method]] = {kind.name: kind for kind in (IBP, CROWN, AlphaCROWN)}
+"""The methods by name."""
 
 
 def parse(words: str) -> Method:
