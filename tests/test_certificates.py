@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import unfooled as uf
-from unfooled.certificates import curves, linear, margins
+from unfooled.certificates import bounds, curves, linear, margins, methods, slopes
 from unfooled.certificates.graph import Traced
 from unfooled.certificates.reach import Reach
 from unfooled.errors import ModelError, ParameterError
@@ -169,3 +169,68 @@ def test_no_point_that_counts_as_inside_is_beyond_reach(threat):
         assert (far[inside] <= threat.reach(images)[inside]).all()
         flat = points.double()[inside]
         assert ((flat >= reach.low[inside]) & (flat <= reach.high[inside])).all()
+
+
+def centred():
+    """Batch norm whose mean and bias cancel: in float32 it is off by what they round."""
+    norm = nn.BatchNorm1d(4)
+    with torch.no_grad():
+        norm.running_mean.fill_(12345.678)
+        norm.bias.fill_(12345.678)
+    return norm
+
+
+ROUNDED = {
+    "batch norm": centred,
+    "a clamp at no float32": lambda: nn.Hardtanh(0.1, 0.3),
+    "overlapping windows": lambda: nn.Sequential(
+        nn.Unflatten(1, (1, 2, 2)), nn.Upsample(scale_factor=40), nn.AvgPool2d(41, 1, 20), nn.Flatten()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_what_a_step_rounds_is_counted(name):
+    """At a point, what float32 answers lies within the bounds; with sums of n products, n is that of the step."""
+    model, images = ROUNDED[name]().eval(), torch.rand(500, 4, generator=torch.Generator().manual_seed(0))
+    network = Traced(model, images[0]).network()
+    with torch.no_grad():
+        answers, exact = model(images).double(), network.values(images.double())[-1]
+    alone = bounds.interval(network, Reach.point(images, uf.Linf(0.1)), bounds.SINGLE)
+    assert not torch.equal(answers, exact)  # or nothing is rounded here
+    assert ((answers >= alone.low[-1]) & (answers <= alone.high[-1])).all()
+    pooled = [step.operation.terms for step in network.steps if getattr(step.operation, "mixes", False)]
+    assert all(terms >= 41 * 41 for terms in pooled)
+
+
+class Neighbourly(nn.Module):
+    """Image i gets the answer of another one."""
+
+    def forward(self, x):
+        return x.flip(0)
+
+
+def test_a_model_that_swaps_images_is_refused():
+    images = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ModelError, match="other images of a batch"):
+        margins(Neighbourly(), images, [0, 1, 2], uf.Linf(0.001))
+
+
+def test_the_way_back_to_the_curves_is_gone_once(monkeypatch):
+    torch.manual_seed(0)
+    model, images = convolutional(), torch.rand(4, 1, 16, 16)
+    calls = []
+    once = methods.crown
+    monkeypatch.setattr(methods, "crown", lambda *given: calls.append(len(given[1].images)) or once(*given))
+    found = uf.certify(model, (images, model(images).argmax(1)), "linf:0.4", method=("crown", "alpha-crown"))
+    assert not found.certified.all()  # so that both methods had work
+    assert calls == [4]
+
+
+def test_few_images_at_a_time_change_nothing(monkeypatch):
+    torch.manual_seed(0)
+    model, images = convolutional(), torch.rand(5, 1, 16, 16)
+    labels = model(images).argmax(1)
+    whole = margins(model, images, labels, uf.Linf(0.1), "alpha-crown:steps=3")
+    monkeypatch.setattr(slopes, "MEMORY", 1)
+    torch.testing.assert_close(margins(model, images, labels, uf.Linf(0.1), "alpha-crown:steps=3"), whole)

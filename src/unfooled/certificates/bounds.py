@@ -2,8 +2,9 @@
 
 Gowal et al. 2018, arXiv:1810.12715: an interval goes through every step. The network that is bounded is the one that runs:
 each step is its exact function and a rounding error, of which an a-priori bound is known (Higham 2002, section 3.1: a sum
-of n products is off by at most γ_n = n·u/(1 - n·u) times the sum of their sizes, in whatever order it is made). The bounds
-themselves are computed in float64, and widened by what that rounds.
+of n products is off by at most γ_n = n·u/(1 - n·u) times the sum of their sizes, in whatever order it is made; that is not
+so for products in less than float32, as TF32, nor for Winograd's convolutions). The bounds themselves are computed in
+float64, and widened by what that rounds.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from .graph import Network
 from .operations import Affine, Elementwise, Maximum
-from .reach import Reach
+from .reach import Reach, dot
 
 SINGLE, DOUBLE = 2.0**-24, 2.0**-53  # units of rounding
 FEW = 8  # roundings of an activation function, and of a step beside those of its sum
@@ -56,6 +57,14 @@ class Bounds:
         """What share of an outcome's size a bound in float64 may be off by."""
         return OURS * (self.terms + FEW * len(self.low)) * DOUBLE
 
+    def only(self, index: Tensor) -> Bounds:
+        """The same of some of the images."""
+        low, high, rounding, size = (
+            [one[index] for one in side] for side in (self.low, self.high, self.rounding, self.size)
+        )
+        lines = {at: Lines(*((a[index], b[index]) for a, b in (one.under, one.over))) for at, one in self.lines.items()}
+        return Bounds(self.network, self.reach.only(index), self.unit, low, high, rounding, size, self.terms, lines)
+
 
 def interval(
     network: Network, reach: Reach, unit: float, tighter: Callable[[Bounds, int], None] | None = None
@@ -70,7 +79,7 @@ def interval(
             case Affine() as affine:
                 low, high = _affine(affine, lows, highs)
                 found.rounding.append(_sum_rounding(affine, lows, highs, unit))
-                found.size.append(affine.absolute(*sizes) + affine.constant(*lows).abs())
+                found.size.append(affine.absolute(*sizes) + affine.constant(*lows).abs() + affine.beside)
                 found.terms += affine.terms
             case Elementwise(curve=curve):
                 low, high = curve.range(lows[0], highs[0])
@@ -99,7 +108,7 @@ def _sum_rounding(affine: Affine, lows: list[Tensor], highs: list[Tensor], unit:
     if not affine.terms:
         return torch.zeros_like(affine.function(*lows))
     count = (affine.terms + FEW) * unit
-    return count / (1 - count) * (affine.absolute(*most) + affine.constant(*lows).abs())
+    return count / (1 - count) * (affine.absolute(*most) + affine.constant(*lows).abs() + affine.beside)
 
 
 def _curve_rounding(operation: Elementwise, low: Tensor, high: Tensor, unit: float) -> Tensor:
@@ -134,7 +143,7 @@ def lost(found: Bounds, at: int, gradient: Tensor, images: slice) -> Tensor:
     amount = found.rounding[at][images].flatten(1)
     if not bool(amount.any()):
         return gradient.new_zeros(gradient.shape[:2])
-    return (gradient.abs().flatten(2) @ amount[:, :, None]).squeeze(2)
+    return dot(gradient.abs().flatten(2), amount)
 
 
 def by_intervals(found: Bounds, rows: Tensor, images: slice) -> Tensor:
@@ -158,4 +167,4 @@ def by_intervals(found: Bounds, rows: Tensor, images: slice) -> Tensor:
 
 def in_float64(found: Bounds, rows: Tensor, images: slice) -> Tensor:
     """How far off bounds of linear functions of the logits (n, rows, classes) may be by rounding in float64: (n, rows)."""
-    return found.ours * (rows.abs() @ found.size[-1][images, :, None]).squeeze(2)
+    return found.ours * dot(rows.abs(), found.size[-1][images])

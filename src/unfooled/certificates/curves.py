@@ -131,7 +131,8 @@ def clamp(least: float, most: float) -> Curve:
     def derivative(x: Tensor) -> Tensor:
         return ((x > least) & (x < most)).to(x.dtype)
 
-    return Curve(lambda x: x.clamp(least, most), derivative, breaks, convex=kind, straight=True, exact=True)
+    exact = all(float(torch.tensor(end)) == end for end in breaks)  # whether the ends are numbers of float32
+    return Curve(lambda x: x.clamp(least, most), derivative, breaks, convex=kind, straight=True, exact=exact)
 
 
 def absolute() -> Curve:

@@ -18,7 +18,7 @@ from ..models.inside import hookable, uncompiled
 from . import lowering
 from .operations import Affine, Elementwise, Maximum, Operation
 
-ROWS = 11  # images in the trace; what each tensor's first dimension must be
+ROWS = 97  # images in the trace; what each tensor's first dimension must be
 LAYER = "nn_module_stack"  # what torch.fx copies to each node from the meta data in force
 LIKE = (
     "zeros_like",

@@ -211,7 +211,7 @@ def _padded(call: Call) -> Built:
 def _linear(call: Call) -> Built:
     if call.name == "linear":
         weight, bias = call.arg(1, "weight"), call.arg(2, "bias")
-        (wire,) = call.wires if not isinstance(weight, Wire) else (None,)
+        wire = call.arg(0, "input")
     elif call.name == "addmm" and not call.kwargs:
         bias, wire, weight = call.args[0], call.args[1], call.args[2]
         weight = weight.T if isinstance(weight, Tensor) else weight
@@ -285,13 +285,11 @@ def _batch_norm(call: Call) -> Built:
     scale = (var + epsilon).rsqrt() * (1.0 if weight is None else weight)
     shift = (0.0 if bias is None else bias) - mean * scale
     column = (-1, *[1] * (len(wire.shape) - 1))
-    return _scaled(wire, scale.view(column), shift.view(column), terms=4), (wire,)
-
-
-def _scaled(wire: Wire, scale: Tensor | float, shift: Tensor | float, terms: int = 1) -> Affine:
-    """scale·x + shift, elementwise. What both broadcast to must be the shape that went in."""
-    size = scale.abs() if isinstance(scale, Tensor) else abs(scale)
-    return Affine(lambda x: x * scale + shift, lambda x: x * size, terms, apart=True)
+    moved = (mean * scale).abs() + (
+        0.0 if bias is None else bias.abs()
+    )  # where mean and bias cancel, rounding does not
+    scale, shift, beside = (one.view(column) for one in (scale, shift, moved))
+    return Affine(lambda x: x * scale + shift, lambda x: x * scale.abs(), 4, apart=True, beside=beside), (wire,)
 
 
 @rule("add", "sub", "rsub", "subtract", "neg", "negative")
@@ -343,7 +341,15 @@ def _product(call: Call) -> Built:
       "_adaptive_avg_pool2d", "mean", "sum", "upsample_bilinear2d", "upsample_linear1d")  # fmt: skip
 def _average(call: Call) -> Built:
     (wire,) = call.wires
-    terms = max(2, math.ceil(wire.shape.numel() / max(1, call.shape.numel())) + 1)
+    if call.name.startswith("avg_pool"):
+        dims = len(wire.shape) - 1
+        terms = math.prod(_each(call.arg(1, "kernel_size"), dims, [])) + 1
+    elif "adaptive" in call.name:
+        terms = math.prod(math.ceil(a / b) + 1 for a, b in zip(wire.shape[1:], call.shape[1:], strict=True)) + 1
+    elif call.name in ("mean", "sum"):
+        terms = wire.shape.numel() // max(1, call.shape.numel()) + 1
+    else:
+        terms = 4  # two neighbours in each direction
     return Affine(call.again, call.again, terms, True), (wire,)
 
 

@@ -1,4 +1,7 @@
-"""The ways to bound a network: `ibp`, `crown`, `alpha-crown`, and `auto`, each on what the cheaper ones left open."""
+"""The ways to bound a network: `ibp`, `crown`, `alpha-crown`, and `auto`, each on what the cheaper ones left open.
+
+linear:  whether a method starts from linear bounds of every outcome, or from intervals.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,19 @@ from .linear import crown, least_logits
 from .reach import Reach
 from .slopes import optimised
 
+ALL = slice(None)
+
 
 @dataclass(frozen=True)
 class IBP:
     """Intervals, and the last affine step merged with the differences of logits. Gowal et al. 2018, arXiv:1810.12715."""
 
     name: ClassVar[str] = "ibp"
+    linear: ClassVar[bool] = False
 
-    def bounds(self, network: Network, reach: Reach, unit: float) -> Bounds:
-        """Of every outcome."""
-        return interval(network, reach, unit)
-
-    def least(self, found: Bounds, rows: Tensor, images: slice) -> Tensor:
+    def least(self, found: Bounds, rows: Tensor) -> Tensor:
         """Lower bounds of linear functions of the logits (n, rows, classes): (n, rows)."""
-        return by_intervals(found, rows, images)
+        return by_intervals(found, rows, ALL)
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,11 @@ class CROWN:
     """Linear bounds. Zhang et al. 2018, arXiv:1811.00866."""
 
     name: ClassVar[str] = "crown"
+    linear: ClassVar[bool] = True
 
-    def bounds(self, network: Network, reach: Reach, unit: float) -> Bounds:
-        """Of every outcome."""
-        return crown(network, reach, unit)
-
-    def least(self, found: Bounds, rows: Tensor, images: slice) -> Tensor:
+    def least(self, found: Bounds, rows: Tensor) -> Tensor:
         """Lower bounds of linear functions of the logits (n, rows, classes): (n, rows)."""
-        return torch.maximum(by_intervals(found, rows, images), least_logits(found, rows, images))
+        return torch.maximum(by_intervals(found, rows, ALL), least_logits(found, rows, ALL))
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,7 @@ class AlphaCROWN:
     steps: int = 20
     learning_rate: float = 0.25
     name: ClassVar[str] = "alpha-crown"
+    linear: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
@@ -65,19 +65,20 @@ class AlphaCROWN:
         if not self.learning_rate > 0:
             raise must_be("AlphaCROWN", "learning_rate", "a float above 0", self.learning_rate)
 
-    def bounds(self, network: Network, reach: Reach, unit: float) -> Bounds:
-        """Of every outcome."""
-        return crown(network, reach, unit)
-
-    def least(self, found: Bounds, rows: Tensor, images: slice) -> Tensor:
+    def least(self, found: Bounds, rows: Tensor) -> Tensor:
         """Lower bounds of linear functions of the logits (n, rows, classes): (n, rows)."""
-        usual = by_intervals(found, rows, images)
-        return torch.maximum(usual, optimised(found, rows, images, self.steps, self.learning_rate))
+        usual = by_intervals(found, rows, ALL)
+        return torch.maximum(usual, optimised(found, rows, self.steps, self.learning_rate))
 
 
 Method = IBP | CROWN | AlphaCROWN
 METHODS: dict[str, type[Method]] = {kind.name: kind for kind in (IBP, CROWN, AlphaCROWN)}
 """The methods by name."""
+
+
+def bounds(linear: bool, network: Network, reach: Reach, unit: float) -> Bounds:
+    """Of every outcome: by linear bounds, or by intervals alone. Methods that share them need them once."""
+    return crown(network, reach, unit) if linear else interval(network, reach, unit)
 
 
 def parse(words: str) -> Method:

@@ -32,6 +32,7 @@ class Affine:
     adjoint:   the transposed coefficients, applied to (rows, *shape of what comes out); None: by torch's own gradient.
     kernel:    where it is a convolution of images.
     apart:     whether each number depends on the one at its own place alone.
+    beside:    sizes of numbers that are added and taken away again in what comes out; rounding counts them.
     """
 
     function: Callable[..., Tensor]
@@ -41,6 +42,7 @@ class Affine:
     adjoint: Callable[[Tensor], Tensor] | None = None
     kernel: Kernel | None = None
     apart: bool = False
+    beside: Tensor | float = 0.0
 
     def constant(self, *inputs: Tensor) -> Tensor:
         """What comes out where zeros go in: (1, *shape)."""

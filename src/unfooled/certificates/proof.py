@@ -17,9 +17,9 @@ from ..models.bring import brought
 from ..models.classifier import Classifier, Model, untouched
 from ..results import Estimate
 from ..threats import Threat
-from .bounds import DOUBLE, SINGLE, interval
-from .graph import Network, Traced
-from .methods import CROWN, IBP, METHODS, AlphaCROWN, Method, parse
+from .bounds import DOUBLE, SINGLE, Bounds, interval
+from .graph import Traced
+from .methods import CROWN, IBP, METHODS, AlphaCROWN, Method, bounds, parse
 from .reach import Reach
 
 BATCH = 100  # images at a time
@@ -181,8 +181,8 @@ def _certified(problem: Problem, labels: Tensor, start: int, methods: Sequence[M
         open_ = (right & (margin <= 0)).nonzero().squeeze(1)
         if not len(open_):
             break
-        some = problem.only(open_)
-        least = some.least(method, rows[open_]).scatter(1, labels[open_, None], torch.inf).amin(1)
+        problem.leave(open_)
+        least = problem.least(method, rows[open_]).scatter(1, labels[open_, None], torch.inf).amin(1)
         margin[open_] = torch.maximum(margin[open_], least)
         by[open_[least > 0]] = number
     return right & (margin > 0), right, margin, by
@@ -191,12 +191,14 @@ def _certified(problem: Problem, labels: Tensor, start: int, methods: Sequence[M
 class Problem:
     """A batch of images with the network and the set round each: what the methods work on."""
 
-    def __init__(self, victim: Classifier, images: Tensor, threat: Threat, network: Network | None = None) -> None:
+    def __init__(self, victim: Classifier, images: Tensor, threat: Threat) -> None:
         self.victim, self.images, self.threat = victim, images, threat
-        self.network = network or Traced(victim.model, images[0]).network()
+        self.network = Traced(victim.model, images[0]).network()
         self.reach = Reach.of(images, threat)
         self.unit = DOUBLE if victim.dtype == torch.float64 else SINGLE
         self.logits = self._answers()
+        self.open = torch.arange(len(images))
+        self.known: dict[bool, Bounds] = {}
 
     def _answers(self) -> Tensor:
         """The victim's logits, if the network that was traced gives the same ones."""
@@ -207,20 +209,26 @@ class Problem:
         ours = self.network.values(self.images.double())[-1]
         alone = interval(self.network, Reach.point(self.images, self.threat), self.unit)
         low, high = alone.low[-1], alone.high[-1]
-        if theirs.shape != ours.shape or not bool(((theirs >= low) & (theirs <= high)).all()):
+        one = self.victim(self.images[:1]).double()  # which tells where images of a batch change places
+        same = theirs.shape == ours.shape and bool(((theirs >= low) & (theirs <= high)).all())
+        if not same or not bool(((one >= low[:1]) & (one <= high[:1])).all()):
             raise ModelError(
                 "The model answers otherwise than its traced operations do, so no bound covers it. It may depend on "
                 "the other images of a batch, on a state that it keeps, or on the number of images."
             )
         return theirs
 
-    def only(self, index: Tensor) -> Problem:
-        """The same for some of the images."""
-        return Problem(self.victim, self.images[index], self.threat, self.network)
+    def leave(self, open_: Tensor) -> None:
+        """Go on with these of the images only, (M,) of all; what is known of them stays known."""
+        among = torch.searchsorted(self.open, open_)
+        self.known = {linear: found.only(among) for linear, found in self.known.items()}
+        self.reach, self.open = self.reach.only(among), open_
 
     def least(self, method: Method, rows: Tensor) -> Tensor:
         """Lower bounds of linear functions of the victim's own logits (n, rows, classes): (n, rows)."""
-        return method.least(method.bounds(self.network, self.reach, self.unit), rows, slice(None))
+        if method.linear not in self.known:
+            self.known[method.linear] = bounds(method.linear, self.network, self.reach, self.unit)
+        return method.least(self.known[method.linear], rows)
 
 
 def _differences(labels: Tensor, classes: int) -> Tensor:

@@ -48,6 +48,11 @@ class Reach:
         """Whether the box is the set."""
         return self.radius is None
 
+    def only(self, index: Tensor) -> Reach:
+        """The sets round some of the images."""
+        radius = None if self.radius is None else self.radius[index]
+        return Reach(self.images[index], self.low[index], self.high[index], radius, self.threat)
+
     def hull(self) -> tuple[Tensor, Tensor]:
         """The smallest box round the set: two (N, *shape)."""
         return self.low.view_as(self.images), self.high.view_as(self.images)
@@ -56,15 +61,15 @@ class Reach:
         """The smallest value over the set, or less, of linear functions (n or 1, rows, D): (n, rows)."""
         low, high, at = self.low[images], self.high[images], self.images[images].flatten(1)
         centre, half = (low + high) / 2, (high - low) / 2
-        by_box = torch.einsum("nrd,nd->nr", *_same(rows, centre)) - torch.einsum("nrd,nd->nr", *_same(rows.abs(), half))
+        by_box = dot(rows, centre) - dot(rows.abs(), half)
         if self.radius is None:
             return by_box
         flat = rows.reshape(-1, *self.images.shape[1:])
         dual = self.threat.dual(flat).view(rows.shape[:2])
-        by_ball = torch.einsum("nrd,nd->nr", *_same(rows, at)) - self.radius[images, None] * dual
+        by_ball = dot(rows, at) - self.radius[images, None] * dual
         return torch.maximum(by_box, by_ball)
 
 
-def _same(rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """One set of rows for all points, or one each."""
-    return rows.expand(len(points), -1, -1), points
+def dot(rows: Tensor, points: Tensor) -> Tensor:
+    """Linear functions (n, rows, D), or (1, rows, D) for all, at points (n, D): (n, rows)."""
+    return points @ rows[0].T if len(rows) == 1 else torch.einsum("nrd,nd->nr", rows, points)

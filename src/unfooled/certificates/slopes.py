@@ -9,10 +9,20 @@ from .bounds import Bounds
 from .linear import Slopes, least_logits, lines_of
 from .operations import Elementwise
 
+MEMORY = 1 << 31  # bytes at a time
+KEPT = 16  # tensors of the size of all slopes, with what torch keeps for gradients
 DECAY = 0.98  # of the learning rate, for each step
 
 
-def optimised(found: Bounds, rows: Tensor, images: slice, steps: int, rate: float) -> Tensor:
+def optimised(found: Bounds, rows: Tensor, steps: int, rate: float) -> Tensor:
+    """As `_optimised`, for as many images at a time as memory has room for."""
+    numbers = sum(step.shape.numel() for step in found.network.steps if isinstance(step.operation, Elementwise))
+    each = max(1, MEMORY // (8 * KEPT * rows.shape[1] * max(1, numbers)))
+    slices = [slice(start, min(start + each, len(rows))) for start in range(0, len(rows), each)]
+    return torch.cat([_optimised(found, rows[some], some, steps, rate) for some in slices])
+
+
+def _optimised(found: Bounds, rows: Tensor, images: slice, steps: int, rate: float) -> Tensor:
     """Lower bounds (n, rows) of linear functions of the logits (n, rows, classes): the usual ones, or better.
 
     Adam on the slopes of the lines under and over every curve that is bent, each function with slopes of its own. Every slope
