@@ -162,14 +162,16 @@ def test_bundled_models_are_better_than_chance_by_far(name):
     found = sample(name, 500)
     with torch.no_grad():
         right = uf.models.load(name)(found.floats()).argmax(1) == found.labels
-    assert right.float().mean() > (0.97 if name.startswith("mnist/") else 0.75)
+    assert right.float().mean() > (0.95 if name.startswith("mnist/") else 0.75)
 
 
 LEAST = {  # of 200 images, against five steps of PGD: some points below what was measured
     "fashion-mnist/hardened": 0.5,
     "fashion-mnist/pgd-small": 0.75,
     "fashion-mnist/trades-small": 0.75,
+    "fashion-mnist/ibp": 0.72,
     "mnist/pgd-small": 0.9,
+    "mnist/ibp": 0.9,
 }
 
 

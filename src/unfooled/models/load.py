@@ -16,12 +16,13 @@ from . import formats
 from .black_box import BlackBox
 from .bring import brought
 from .classifier import Model
-from .networks import SeedCNN, SmallCNN, SmallResNet
+from .networks import CertifiedCNN, SeedCNN, SmallCNN, SmallResNet
 from .weights import apply
 
 NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "seed-cnn": lambda channels, size, classes: SeedCNN(channels, size, classes),
     "small-cnn": lambda channels, size, classes: SmallCNN(channels, size, classes),
+    "certified-cnn": lambda channels, size, classes: CertifiedCNN(channels, size, classes),
     "small-resnet": lambda channels, size, classes: SmallResNet(channels, classes),
 }
 BUNDLED: dict[str, tuple[str, str, str]] = {  # name: file, network, what it is
@@ -41,10 +42,20 @@ BUNDLED: dict[str, tuple[str, str, str]] = {  # name: file, network, what it is
         "small-cnn",
         "a small CNN, adversarially trained (TRADES, Linf 0.1)",
     ),
+    "fashion-mnist/ibp": (
+        "fashion-mnist-ibp.safetensors",
+        "certified-cnn",
+        "a small CNN, trained to be proved (IBP, Linf 0.1)",
+    ),
     "mnist/pgd-small": (
         "mnist-pgd-small.safetensors",
         "small-cnn",
         "a small CNN, adversarially trained (PGD, Linf 0.3)",
+    ),
+    "mnist/ibp": (
+        "mnist-ibp.safetensors",
+        "certified-cnn",
+        "a small CNN, trained to be proved (IBP, Linf 0.3)",
     ),
 }
 

@@ -54,6 +54,28 @@ class SmallCNN(nn.Sequential):
         )  # fmt: skip
 
 
+class CertifiedCNN(nn.Sequential):
+    """A CNN for certified training: few layers, each with batch norm, which Shi et al. 2021 (arXiv:2103.17268, section 3.3)
+    found to be what keeps its activations alive.
+
+    conv 32 4×4 stride 2, conv 64 3×3, conv 64 4×4 stride 2, 256, classes; batch norm and ReLU between.
+    Images (N, channels, size, size) in [0, 1] to logits (N, classes).
+    """
+
+    def __init__(self, channels: int = 1, size: int = 28, classes: int = 10, width: int = 32) -> None:
+        side = size // 2 // 2
+        if side < 1:
+            raise must_be("CertifiedCNN", "size", "an int of at least 4", size)
+        super().__init__(
+            nn.Conv2d(channels, width, 4, 2, 1), nn.BatchNorm2d(width), nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 3, 1, 1), nn.BatchNorm2d(2 * width), nn.ReLU(),
+            nn.Conv2d(2 * width, 2 * width, 4, 2, 1), nn.BatchNorm2d(2 * width), nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(2 * width * side * side, 256), nn.BatchNorm1d(256), nn.ReLU(),
+            nn.Linear(256, classes),
+        )  # fmt: skip
+
+
 class _Block(nn.Module):
     """Two 3×3 convolutions with batch norm and a shortcut. He et al. 2016, arXiv:1512.03385, figure 2."""
 

@@ -23,6 +23,8 @@ from ..threats import Linf, Threat
 from . import devices, perturbations
 from .guard import Held, apart
 from .history import Progress
+from .initial import STARTS
+from .objectives import CERTIFIED
 from .recipes import RECIPES, Recipe
 from .run import Run, Trained
 
@@ -85,8 +87,11 @@ def train(
             }  # fmt: skip
             stack.enter_context(folder.running(asked))
         stack.enter_context(rng.forked(seed))
+        STARTS[recipe.start](model)
         run = Run(model, images, labels, kept, recipe, threat, seed, where, compute or Compute(), folder, progress)
-        return run.to_its_end(Held(images[held], labels[held], threat if recipe.attack else None))
+        bounded = recipe.objective.partition(":")[0] in CERTIFIED
+        within = threat if recipe.attack or bounded else None
+        return run.to_its_end(Held(images[held], labels[held], within, bounded))
 
 
 def _check(recipe: Recipe, threat: Threat | None) -> None:

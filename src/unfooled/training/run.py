@@ -170,14 +170,15 @@ class Run:
             images = self.vary(images, rng.keys(ids, self.seed, epoch, 0x61))
         if self.layout is not None:
             images = images.contiguous(memory_format=self.layout)
+        warm = schedules.warmed((self.step + 1) / self.steps, self.recipe.warm_up, self.recipe.rise)
         threat = self.threat
         if threat is not None:
-            threat = threat.within(threat.eps * schedules.warmed((self.step + 1) / self.steps, self.recipe.warm_up))
+            threat = threat.within(threat.eps * warm)
         goal = Goal(self.labels[index].to(device))
         seed = self.seed * self.steps + self.step
         smoothing = self.recipe.smoothing
         return (
-            objectives.Batch(self.forward, self.bare, images, goal, ids, seed, threat, self.attack, smoothing),
+            objectives.Batch(self.forward, self.bare, images, goal, ids, seed, threat, self.attack, smoothing, warm),
             index,
             weight,
         )
@@ -197,13 +198,13 @@ class Run:
         share = self.step / self.steps
         entry = Epoch(
             len(self.history) + 1, self.step, loss / images, right / images, clean, robust,
-            self.recipe.learning_rate * self.schedule(share), eps * schedules.warmed(share, self.recipe.warm_up),
-            self.seconds,
+            self.recipe.learning_rate * self.schedule(share),
+            eps * schedules.warmed(share, self.recipe.warm_up, self.recipe.rise), self.seconds,
         )  # fmt: skip
         self.history.append(entry)
         self.log.write(entry)
         value = robust if math.isfinite(robust) else clean
-        if self.best is not None and fallen(self.best["value"], robust):
+        if self.best is not None and held.guarded and fallen(self.best["value"], robust):
             self.ended = (
                 f"Catastrophic overfitting in epoch {entry.epoch}: robust accuracy on images held out fell from "
                 f"{self.best['value']:.3f} to {robust:.3f}. The weights are those of epoch {self.best['epoch']}."

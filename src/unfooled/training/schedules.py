@@ -57,6 +57,24 @@ def named(name: str) -> Schedule:
     return SCHEDULES[name]
 
 
-def warmed(share: float, until: float) -> float:
-    """The factor of eps: it grows evenly over the first part of the run, up to `until`."""
-    return min(1.0, share / until) if until else 1.0
+def even(share: float) -> float:
+    """The same at every step."""
+    return share
+
+
+def smooth(share: float) -> float:
+    """By the fourth power over the first quarter, evenly from there on: bounds can follow.
+
+    As Xu et al. 2020, arXiv:2002.12920, appendix C, for certified training.
+    """
+    first, scale = 0.25, 1 / (0.25**4 + 4 * 0.25**3 * 0.75)
+    return scale * (share**4 if share < first else first**4 + 4 * first**3 * (share - first))
+
+
+RISES: dict[str, Schedule] = {"even": even, "smooth": smooth}
+"""How eps grows: the share of its growth that is done to a factor of its full size."""
+
+
+def warmed(share: float, until: float, rise: str = "even") -> float:
+    """The factor of eps after a share of the run: it grows over the first part of it, up to `until`."""
+    return RISES[rise](share / until) if share < until else 1.0
