@@ -316,14 +316,14 @@ def test_logits_that_an_attack_makes_infinite_count_as_wrong_and_invalid():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"certify": "ibp"}, "certify"),
+        ({"certify": "ipb"}, "Did you mean 'ibp'"),
         ({"precision": 0.0}, "precision"),
         ({"precision": 0.5}, "precision"),
         ({"precision": "0.03"}, "precision"),
         ({"precision": float("nan")}, "precision"),
         ({"assertion": "attacked=0.4"}, "assertion"),
         ({"assertion": "attacked>=40"}, "40%"),
-        ({"assertion": "certified>=0.3"}, "certificates"),
+        ({"assertion": "certified>=0.3"}, "certify='auto'"),
         ({"protocol": "fastest"}, "protocol"),
         ({"protocol": 3}, "protocol"),
         ({"seed": -1}, "seed"),

@@ -14,6 +14,7 @@ model = "nets/model.py:make"
 weights = "best.safetensors"
 data = "./photos:val[0:100]"
 threat = "linf:8/255"
+certify = "auto"
 protocol = "fast"
 defense = "blur:sigma=1"
 seed = 3
@@ -53,6 +54,7 @@ def test_every_key_comes_back(tmp_path):
     assert found == {
         "model": f"{tmp_path}/nets/model.py:make", "weights": f"{tmp_path}/best.safetensors",
         "data": f"{tmp_path}/photos:val[0:100]", "threat": "linf:8/255", "protocol": "fast", "defense": "blur:sigma=1",
+        "certify": "auto",
         "seed": 3, "precision": 0.03, "assert": ["attacked>=0.4"], "out": "/runs/study", "batch_size": 64, "budget": 500,
         "draws": 4, "resize": "32", "crop": "28x28", "classes": {"cat": 3, "big dog": 5},
         "model_options": ["rate=5", "answers=labels", "last=true"], "allow_code": True, "columns": "image=scan",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .adapt import Strategy
 from .attacks import Plan
+from .certificates import Method
 from .engine import Result, attack
 from .errors import NotFinite
 from .inputs import Streamed
@@ -26,6 +27,17 @@ from .threats import Threat
 BAD = "its logits are not finite"
 
 
+class Contradiction(Exception):
+    """An attack and a certificate speak against each other on a row. It never leaves the shard: its log has it.
+
+    said:  what was found and what was proved, in words.
+    """
+
+    def __init__(self, row: int, said: str) -> None:
+        super().__init__(said)
+        self.row, self.said = row, said
+
+
 @dataclass(frozen=True, eq=False)
 class Question:
     """What is asked of a model.
@@ -35,6 +47,7 @@ class Question:
     plan:        the protocol; strategy: what adaptation adds to it.
     undefended:  the network without its defense, or None.
     thorough:    whether the dear checks are run too.
+    certify:     what proves; empty: nothing is proved.
     """
 
     model: Model
@@ -52,6 +65,7 @@ class Question:
     budget: int | None = None
     surrogate: Model | None = None
     compute: Compute | None = None
+    certify: tuple[Method, ...] = ()
 
     @property
     def gradients(self) -> Model | None:
@@ -89,11 +103,18 @@ class Board:
         self.costs: list[AttackCost] = []
         self.notes: list[str] = []
         self.outside = 0
+        self.proved = torch.zeros(n, dtype=torch.bool)
+        self.proofs: dict[int, tuple[str, float]] = {}  # by row: the method, and its lower bound of the margin
 
     @property
     def left(self) -> Tensor:
-        """Rows that are right on the image and have not been fooled."""
-        return (self.correct & ~self.success & self.sound).nonzero().squeeze(1)
+        """Rows that are right on the image, have not been fooled, and are not proved."""
+        return (self.correct & ~self.success & self.sound & ~self.proved).nonzero().squeeze(1)
+
+    def prove(self, row: int, method: str, margin: float) -> None:
+        """No change within the threat fools the model on this one."""
+        self.proved[row] = True
+        self.proofs[row] = method, margin
 
     def run(self, plan: Plan, rows: Tensor, model: Model | None = None, **options: Any) -> tuple[Tensor, Result] | None:
         """Attack some rows; those that were attacked, and what came of it. None if there are none.
@@ -151,6 +172,7 @@ class Board:
         self.adversarial[kept] = result.adversarial[torch.isin(rows, kept)].to(self.adversarial.dtype)
         for place, row in zip(at.nonzero().squeeze(1).tolist(), fresh.tolist(), strict=True):
             self.fooled_by[row] = label or result.parts[int(result.fooled_by[place])].attack
+        self._heed(fresh)
         self.outside += result.outside
         self.notes += [note for note in result.notes if note not in self.notes]
         return len(fresh)
@@ -174,8 +196,18 @@ class Board:
         self.forward[rows] += forward
         for row in fresh.tolist():
             self.fooled_by[row] = label
+        self._heed(fresh)
         self._cost(label, len(rows), len(fresh), forward * len(rows), 0, seconds)
         return len(fresh)
+
+    def _heed(self, fooled: Tensor) -> None:
+        for row in fooled[self.proved[fooled]].tolist():
+            method, margin = self.proofs[row]
+            raise Contradiction(
+                row,
+                f"{self.fooled_by[row]} fools the model with a change of {self.distance[row]:.6g} within {self.q.threat}, "
+                f"and {method} has proved that none does, by a margin of {margin:.3g}",
+            )
 
     def spent(self, label: str, result: Result, seconds: float, fooled: int = 0) -> None:
         """Note what an attack took, and how many of the examples left it fooled."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from .environment import environment, now
 from .gallery import galleries
 from .intervals import clopper_pearson, confidence_sequence
 from .models.access import access_of
+from .proving import LEVELS
 from .results import (
     SEVERITIES,
     TRUST,
@@ -43,10 +44,14 @@ POINTS = 24  # of the curve of accuracy against the size of changes
 
 
 class Tally:
-    """How many examples have been judged, and how many of them hold: kept along, since reading all evidence takes time."""
+    """How many examples have been judged, how many of them hold, and how many are proved to.
+
+    They are kept along, since reading all evidence takes time.
+    """
 
     def __init__(self) -> None:
         self.held = self.total = 0
+        self.proved: int | None = None
 
     @classmethod
     def of(cls, folder: RunFolder) -> Tally:
@@ -56,16 +61,27 @@ class Tally:
             evidence = folder.evidence()
             held = evidence["clean_correct"] & ~evidence["success"] & ~_failed(evidence)
             tally.held, tally.total = int(held.sum()), len(held)
+            tally._prove(folder.logs().values())
         return tally
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[Row], log: Mapping[str, Any]) -> None:
         """Count the rows of one more shard."""
+        self._prove([log])
         self.held += sum(row.clean_correct and not row.success and row.error is None for row in rows)
         self.total += len(rows)
 
     def estimate(self, tuned_for: float) -> Estimate:
         """Robust accuracy so far, with an interval that holds at every moment."""
         return confidence_sequence(self.held, self.total, tuned_for=tuned_for)
+
+    def proved_share(self, tuned_for: float) -> Estimate | None:
+        """What is proved so far, with an interval that holds at every moment; None where nothing is to be."""
+        return None if self.proved is None else confidence_sequence(self.proved, self.total, tuned_for=tuned_for)
+
+    def _prove(self, logs: Iterable[Mapping[str, Any]]) -> None:
+        for log in logs:
+            if log["proof"] is not None:
+                self.proved = (self.proved or 0) + len(log["proofs"])
 
 
 def _failed(evidence: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -102,7 +118,10 @@ def conclude(
     clean, attacked = estimate(int(correct.sum())), estimate(int(held.sum()))
     costs = _costs(logs)
     before = [msgspec.convert(kept["cost"], Cost) for part in ("preflight", "strategy") if (kept := folder.kept(part))]
-    late = of_run(logs, costs, evidence, bad, correct, held, protocol, found.classes)
+    proofs = {name: method for log in logs for name, method, _ in log["proofs"]}
+    proved = np.isin(evidence["example"], list(proofs))
+    certified = estimate(int((proved & held).sum())) if q.certify else None
+    late = of_run(logs, costs, evidence, bad, correct, held & ~proved, protocol, found.classes)
     findings = [*found.findings, *q.strategy.findings, *late]
     findings += [finding("converted-input", 1, note) for note in notes]
     settled = dict(q.strategy.settled)
@@ -115,19 +134,24 @@ def conclude(
     return Evaluation(
         kind="evaluation",
         title=f"{asked.get('model', 'The model')}{behind} against {q.threat}",
-        verdict=_verdict(clean, attacked, trust, findings, q, protocol, len(q.images), defense, _draws_fooled(logs)),
+        verdict=_verdict(
+            clean, attacked, certified, trust, findings, q, protocol, len(q.images), defense, _draws_fooled(logs)
+        ),
         settings={**asked, "threat": str(q.threat), "protocol": protocol, "plan": str(q.plan), "seed": str(q.seed),
+                  **({"certificates": ", ".join(m.name for m in q.certify)} if q.certify else {}),
                   **({"surrogate": "given"} if q.surrogate is not None else {})},
         command=command,
         environment=environment(),
         created=now(),
-        tables=_tables(clean, attacked, rounded, _draws_fooled(logs), trust, costs, evidence, n),
-        panels=_panels(logs, q),
+        tables=[
+            *_tables(clean, attacked, certified, rounded, _draws_fooled(logs), trust, costs, evidence, n), *_proofs(logs)
+        ],
+        panels=[*_bracket(logs, q), *_panels(logs, q)],
         galleries=shown,
         cost=[*before, *(Cost(part=c.attack, forward=c.forward, backward=c.backward, seconds=c.seconds) for c in costs)],
-        notes=folder.notes(),
+        notes=[*folder.notes(), *((folder.kept("means") or {}).get("note", "").splitlines())],
         clean_accuracy=clean,
-        robust_accuracy=Bracket(attacked=attacked),
+        robust_accuracy=Bracket(attacked=attacked, certified=certified),
         rounded=rounded,
         draws_fooled=_draws_fooled(logs),
         trust=trust,
@@ -136,7 +160,7 @@ def conclude(
         defense=defense,
         classes=_classes(evidence, correct, held, source.classes, estimate),
         attacks=costs,
-        examples=_examples(evidence),
+        examples=_examples(evidence, proved, q.threat.eps),
         asked=len(q.images),
     )  # fmt: skip
 
@@ -215,14 +239,17 @@ def _classes(
     return found
 
 
-def _examples(evidence: Mapping[str, np.ndarray]) -> list[Example]:
+def _examples(evidence: Mapping[str, np.ndarray], proved: np.ndarray, eps: float) -> list[Example]:
     columns = ("example", "label", "clean_prediction", "fooled_by", "distance", "error")
     return [
         Example(
             index=int(index), label=int(label), clean_prediction=int(prediction), fooled_by=by, error=error,
             distance=None if not np.isfinite(distance) or error is not None else float(distance),
+            certified_radius=float(eps) if sure and np.isfinite(eps) else None,
         )
-        for index, label, prediction, by, distance, error in zip(*(evidence[name] for name in columns), strict=True)
+        for sure, index, label, prediction, by, distance, error in zip(
+            proved, *(evidence[name] for name in columns), strict=True
+        )
     ]  # fmt: skip
 
 
@@ -230,19 +257,25 @@ def _examples(evidence: Mapping[str, np.ndarray]) -> list[Example]:
 
 
 def _verdict(
-    clean: Estimate, attacked: Estimate, trust: str, findings: Sequence[Finding], q: Question, protocol: str, asked: int,
-    defense: ThreeWays | None, rate: float | None,
+    clean: Estimate, attacked: Estimate, certified: Estimate | None, trust: str, findings: Sequence[Finding], q: Question,
+    protocol: str, asked: int, defense: ThreeWays | None, rate: float | None,
 ) -> list[str]:  # fmt: skip
     n = clean.n
-    first = (
-        f"At most {percent(attacked)} of {n} images withstand {q.threat}; {percent(clean)} are right without an attack."
-    )
-    said = [first]
-    if trust == "valid":
+    closed = certified is not None and certified.value == attacked.value
+    share = f"At most {percent(attacked)}"
+    if certified is not None:
+        share = f"Exactly {percent(attacked)}" if closed else f"Between {percent(certified)} and {percent(attacked)}"
+    said = [f"{share} of {n} images withstand {q.threat}; {percent(clean)} are right without an attack."]
+    if closed:
+        said.append("What is proved and what attacks have left are the same images: none of these images is undecided.")
+    elif certified is not None:
+        left = f"{100 * (attacked.value - certified.value):.1f} %"
+        said.append(f"The lower number is proved: no attack can leave less. {left} of the images are undecided.")
+    if trust == "valid" and not closed:
         said.append(
             "The attack is an upper bound: a stronger one may leave less. The checks found no sign that it failed."
         )
-    else:
+    elif trust != "valid":
         worst = [f.code for f in findings if f.severity != "note"]
         said.append(f"The number is {trust}: {', '.join(dict.fromkeys(worst))}.")
     if defense is not None and defense.gap > 0:
@@ -269,12 +302,13 @@ def _verdict(
 
 
 def _tables(
-    clean: Estimate, attacked: Estimate, rounded: Estimate | None, rate: float | None, trust: str,
+    clean: Estimate, attacked: Estimate, certified: Estimate | None, rounded: Estimate | None, rate: float | None, trust: str,
     costs: Sequence[AttackCost], evidence: Mapping[str, np.ndarray], n: int,
 ) -> list[Table]:  # fmt: skip
     rows = [
         ["clean accuracy", percent(clean, interval=True)],
         ["robust accuracy (attacked)", percent(attacked, interval=True)],
+        *([["robust accuracy (proved)", percent(certified, interval=True)]] if certified is not None else []),
         *([["the same, rounded to 8 bits", percent(rounded, interval=True)]] if rounded is not None else []),
         *([["draws that the images found fool", f"{100 * rate:.1f} %"]] if rate is not None else []),
         ["trust", trust],
@@ -301,6 +335,59 @@ def _tables(
             rows=by_attack,
         ),
     ]
+
+
+def _proofs(logs: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """What each method of certification did, on all shards."""
+    parts = [log["proof"] for log in logs if log["proof"] is not None]
+    if not parts:
+        return []
+    rows = [
+        [name, str(sum(part["tried"][at] for part in parts)), str(sum(part["proved"][at] for part in parts))]
+        for at, name in enumerate(parts[0]["methods"])
+    ]
+    doubted = sum(log["doubted"] for log in logs)
+    return [
+        Table(
+            id="proofs", title="By certificate", columns=["method", "images", "proved"], rows=rows,
+            caption="Each on what the ones before it left open, "
+            f"{sum(part['seconds'] for part in parts):.1f} seconds in all. {doubted} of the images that are proved were "
+            "attacked with PGD all the same; it fooled none.",
+        )
+    ]  # fmt: skip
+
+
+def _bracket(logs: Sequence[Mapping[str, Any]], q: Question) -> list[Panel]:
+    """What is proved, undecided and fooled at each eps, of the examples whose radii were sought on both sides."""
+    found = np.array([pair for log in logs for pair in log["radii"]])
+    if not len(found):
+        return []
+    eps, n = float(q.threat.eps), len(found)
+    grid = [2 * eps * k / LEVELS for k in range(LEVELS + 1)]
+
+    def proved(at: float) -> Estimate:
+        return clopper_pearson(int(((found[:, 0] >= at) & (found[:, 1] > 0)).sum()), n)
+
+    def held(at: float) -> Estimate:
+        return clopper_pearson(int((found[:, 1] > at).sum()), n)
+
+    return [
+        Panel(
+            id="bracket",
+            title="Proved, undecided, fooled",
+            x_label=f"{type(q.threat).__name__} eps",
+            curves=[
+                Curve(label="proved below", x=grid, y=[proved(at) for at in grid], role="proved"),
+                Curve(label="fooled above", x=grid, y=[held(at) for at in grid], role="attacked"),
+            ],
+            marks=[
+                Mark(label="proved", x=eps, y=proved(eps), role="proved"),
+                Mark(label="not fooled", x=eps, y=held(eps), role="attacked"),
+            ],
+            caption=f"{n} of the examples. Below: proved, by intervals and CROWN. Above: fooled, by the smallest changes "
+            "that a short minimum-norm attack and the attacks above found. Between: undecided.",
+        )
+    ]  # fmt: skip
 
 
 def _panels(logs: Sequence[Mapping[str, Any]], q: Question) -> list[Panel]:

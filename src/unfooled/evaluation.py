@@ -15,7 +15,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from . import adapt, protocols, rng
+from . import adapt, protocols, proving, rng
 from ._version import __version__
 from .adapt import Strategy, Way
 from .assertions import Assertion, Verdict
@@ -27,7 +27,7 @@ from .conclusion import Tally, conclude
 from .data import given
 from .defenses import Defended
 from .engine import FIRST, check_access, check_options, default_batch
-from .errors import ParameterError, must_be
+from .errors import InternalError, ParameterError, must_be
 from .fingerprint import of_data, of_model
 from .inputs import Notes, checked_labels, prepared
 from .intervals import examples_needed, half_width
@@ -47,11 +47,12 @@ SMALL = 128  # the same where a precision or an assertion may end the run
 
 @dataclass(frozen=True)
 class Standing:
-    """Where an evaluation is: examples judged of all, robust accuracy so far, and what is running within a shard."""
+    """Where an evaluation is: examples judged of all, what is attacked and proved so far, and what runs within a shard."""
 
     done: int
     total: int
     attacked: Estimate | None
+    certified: Estimate | None = None
     within: Progress | None = None
     stage: str = ""
 
@@ -85,7 +86,8 @@ def evaluate(
                 data set such as "mnist:test[0:1000]", or the folder, table or file of one. Large ones are read by shards.
     threat:     the set the adversary may use, e.g. `Linf(8/255)` or "linf:8/255".
     protocol:   quick, fast, standard or thorough; or any plan of attacks.
-    certify:    None: nothing is proved (no certificates yet), and the bracket is open below.
+    certify:    None: nothing is proved, and the bracket is open below. "auto": what can be proved is (by intervals, then
+                CROWN, then alpha-CROWN), and not attacked but for a sample; or one method, such as "crown".
     seed:       of all random numbers and of the order of the examples.
     precision:  end as soon as the 95 % interval of robust accuracy is this far to either side, at most.
     out:        a run folder: the same call goes on where it was stopped, and refuses another model or other data.
@@ -99,7 +101,8 @@ def evaluate(
     progress:   called now and then with how far the work is.
 
     The other options are those of `unfooled.attack`. Raises `DataError`, `ModelError`, `ParameterError`, `OutputError`.
-    An example whose logits are not finite is listed and counts as wrong; the evaluation is then invalid.
+    An example whose logits are not finite is listed and counts as wrong; the evaluation is then invalid. An attack that
+    contradicts a certificate ends the run with an `InternalError`; the run folder holds both.
     """
     threat = Threat.parse(threat) if isinstance(threat, str) else threat
     if not isinstance(threat, Threat):
@@ -109,6 +112,7 @@ def evaluate(
     name = "the plan given" if isinstance(protocol, Plan) else protocol
     check_access(plan, model, surrogate)
     check_options(threat, plan, compute, seed=seed, batch_size=batch_size, draws=draws, budget=budget)
+    proving.wanted(certify, threat)
     asked, runner = _Rule.of(precision, assertion, certify), _runner(cluster)
     tell = progress or (lambda standing: None)
     source = given(data)
@@ -126,10 +130,10 @@ def evaluate(
         place = out or stack.enter_context(tempfile.TemporaryDirectory(prefix="unfooled-"))
         folder = RunFolder(place)
         asked_of = {"model": _called(model), "data": source.name, **(settings or {})}
-        stack.enter_context(folder.running(_spec(question, name, asked_of, size, draws)))
+        stack.enter_context(folder.running(_spec(question, name, asked_of, size, draws, certify)))
         tell(Standing(0, len(images), None, stage="preflight"))
         found = _preflight(folder, question, order, draws, source.classes)
-        question = _prepared(folder, question, found)
+        question = _proving(folder, _prepared(folder, question, found), order, certify)
         tuned_for = float(_kept(folder, "tuned-for", lambda: asked.tuned_for(len(images))))
         _gather(folder, question, dict(enumerate(order.split(size))), asked, tuned_for, runner, tell)
         answer = conclude(
@@ -146,24 +150,27 @@ def _gather(
     tell: Callable[[Standing], None],
 ) -> None:  # fmt: skip
     """Have the shards examined that the folder does not hold yet, until what was asked for is certain."""
+    for log in folder.logs().values():
+        _stand(folder, log)
     finished, tally = folder.shards(), Tally.of(folder)
     missing = {number: index for number, index in parts.items() if number not in finished}
     hole = max((number for number in missing if number < max(finished, default=-1)), default=-1)
 
     def standing() -> Standing:
-        return Standing(tally.total, len(q.images), tally.estimate(tuned_for))
+        return Standing(tally.total, len(q.images), tally.estimate(tuned_for), tally.proved_share(tuned_for))
 
     now = standing()
     tell(now)
-    if not missing or (hole < 0 and asked.ends(now.attacked)):  # a rule looks at shards among which none is missing
+    if not missing or (hole < 0 and asked.ends(now)):  # a rule looks at shards among which none is missing
         return
     with closing(runner(q, missing, asked.may_end, lambda at: tell(replace(now, within=at)))) as arriving:
         for number, outcome in arriving:
             _keep(folder, q, number, parts[number], outcome)
-            tally.add(outcome.rows)
+            _stand(folder, outcome.log)
+            tally.add(outcome.rows, outcome.log)
             now = standing()
             tell(now)
-            if hole <= number < len(parts) - 1 and asked.ends(now.attacked):
+            if hole <= number < len(parts) - 1 and asked.ends(now):
                 break
 
 
@@ -172,6 +179,17 @@ def _keep(folder: RunFolder, q: Question, number: int, index: Tensor, outcome: O
     arrays = {"adversarial": outcome.adversarial.numpy(), "example": q.names[index].numpy()}
     seconds = sum(cost["seconds"] for cost in outcome.log["attacks"])
     folder.add_shard(number, arrays, outcome.rows, seconds, outcome.notes, outcome.log)
+
+
+def _stand(folder: RunFolder, log: Mapping[str, Any]) -> None:
+    """Raise if an attack has contradicted a certificate in this shard."""
+    if "contradiction" not in log:
+        return
+    raise InternalError(
+        f"A certificate and an attack contradict each other. Example {log['contradiction']['example']}: "
+        f"{log['contradiction']['said']}. One of them is wrong, so nothing is concluded; {folder.path} keeps both. "
+        "Please report it."
+    )
 
 
 def _runner(cluster: str | Runner | None) -> Runner:
@@ -208,13 +226,11 @@ class _Rule:
     ) -> _Rule:
         if precision is not None and not (isinstance(precision, int | float) and 0 < precision < 0.5):
             raise must_be("evaluate", "precision", "a half-width in (0, 0.5), such as 0.03", precision)
-        if certify is not None:
-            raise must_be("evaluate", "certify", "None: this version has no certificates", certify)
         several = [assertion] if isinstance(assertion, str | Assertion) else assertion or []
         claims = tuple(Assertion.parse(claim) if isinstance(claim, str) else claim for claim in several)
-        if any(claim.measure == "certified" for claim in claims):
+        if certify is None and any(claim.measure == "certified" for claim in claims):
             raise ParameterError(
-                "'certified' cannot be asserted: this version has no certificates. Assert 'attacked>=…'."
+                "'certified' can be asserted only of what is proved. Say certify='auto' (--certify auto)."
             )
         return cls(precision, claims)
 
@@ -226,12 +242,18 @@ class _Rule:
         """The number of examples at which the confidence sequence is narrowest, chosen before any is looked at."""
         return count if self.precision is None else min(count, examples_needed(self.precision))
 
-    def ends(self, now: Estimate | None) -> bool:
+    def ends(self, now: Standing) -> bool:
         """Whether something was asked for, and all of it is certain by now."""
-        if now is None or not self.may_end:
+        if now.attacked is None or not self.may_end:
             return False
-        wide = self.precision is not None and half_width(now) > self.precision
-        return not wide and all(claim.verdict(now) in (Verdict.HOLDS, Verdict.FAILS) for claim in self.assertions)
+        if self.precision is not None and half_width(now.attacked) > self.precision:
+            return False
+        return all(self._certain(claim, now) for claim in self.assertions)
+
+    @staticmethod
+    def _certain(claim: Assertion, now: Standing) -> bool:
+        seen = now.attacked if claim.measure == "attacked" else now.certified
+        return seen is not None and claim.verdict(seen) in (Verdict.HOLDS, Verdict.FAILS)
 
 
 def _called(model: Model) -> str:
@@ -239,7 +261,9 @@ def _called(model: Model) -> str:
     return getattr(function, "__name__", type(function).__name__)
 
 
-def _spec(q: Question, protocol: str, settings: Mapping[str, str], shard: int, draws: int | None) -> dict[str, Any]:
+def _spec(
+    q: Question, protocol: str, settings: Mapping[str, str], shard: int, draws: int | None, certify: str | None
+) -> dict[str, Any]:
     """What a run folder goes by: another question is another run."""
     return {
         "kind": "evaluation",
@@ -253,6 +277,7 @@ def _spec(q: Question, protocol: str, settings: Mapping[str, str], shard: int, d
         "shards": -(-len(q.images) // shard),
         "budget": q.budget,
         "draws": draws,
+        "certify": certify or "",
         "surrogate": "" if q.surrogate is None else of_model(q.surrogate, q.images),
         "model_hash": of_model(q.model, q.images),
         "data_hash": of_data(q.images, q.labels, q.names),
@@ -271,6 +296,18 @@ def _preflight(folder: RunFolder, q: Question, order: Tensor, draws: int | None,
     held = _kept(folder, "preflight", lambda: told)
     findings = tuple(msgspec.convert(held["findings"], list[Finding]))
     return replace(found, findings=findings, draws=held["draws"], probe=replace(found.probe, draws=held["draws"]))
+
+
+def _proving(folder: RunFolder, q: Question, order: Tensor, certify: str | None) -> Question:
+    """The question with what proves; which methods are worth while is found once, and kept."""
+    if certify is None:
+        return q
+    held = folder.kept("means")
+    if held is None:
+        found = proving.means(q, q.images[order[:1]], certify)
+        held = {"methods": len(found.methods), "note": found.note}
+        folder.keep("means", held)
+    return replace(q, certify=proving.wanted(certify, q.threat)[: held["methods"]])
 
 
 def _prepared(folder: RunFolder, q: Question, found: Preflight) -> Question:

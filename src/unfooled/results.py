@@ -34,7 +34,8 @@ class Estimate(Record, frozen=True):
 class Curve(Record, frozen=True):
     """Accuracy against x (eps, or a defense's strength). Curves with the same `family` are shown in one colour.
 
-    role:  how it is drawn: "model" (solid), "non-adaptive" (dashed), "adaptive" (solid), "clean" (thin, grey).
+    role:  how it is drawn: "model" (solid), "non-adaptive" (dashed), "adaptive" (solid), "clean" (thin, grey); "proved" and
+           "attacked" are the edges of areas.
     """
 
     label: str
@@ -127,7 +128,7 @@ class AttackCost(Record, frozen=True):
 
 
 class Bracket(Record, frozen=True):
-    """Robust accuracy: from above by attacks, from below by certificates (none yet: None)."""
+    """Robust accuracy: from above by attacks, from below by certificates (None: nothing was to be proved)."""
 
     attacked: Estimate
     certified: Estimate | None = None
@@ -241,7 +242,7 @@ class Environment(Record, frozen=True):
 class Evaluation(Record, frozen=True):
     """A whole study.
 
-    kind:      "demo", "seed-study", "study", "sweep", "attack" or "evaluation".
+    kind:      "demo", "seed-study", "study", "sweep", "attack", "certificate" or "evaluation".
     verdict:   the sentences to read first.
     settings:  what it was made from, in order: data, models, threats, attacks, seed …
     command:   the command line that makes it again.
@@ -249,6 +250,7 @@ class Evaluation(Record, frozen=True):
     An evaluation of a model has these too:
 
     clean_accuracy, robust_accuracy:  with their intervals.
+    certified_accuracy:  of a run that only proves: the share that is proved, a lower bound of robust accuracy.
     rounded:   robust accuracy when the adversarial images are rounded to 8 bits a pixel; None where they cannot be.
     draws_fooled:  of a random model, the mean share of draws on which the points that count as fooling it do so.
     trust:     "valid", "suspect" or "invalid": the worst severity left among the findings.
@@ -275,6 +277,7 @@ class Evaluation(Record, frozen=True):
     notes: list[str] = []
     clean_accuracy: Estimate | None = None
     robust_accuracy: Bracket | None = None
+    certified_accuracy: Estimate | None = None
     rounded: Estimate | None = None
     draws_fooled: float | None = None
     trust: str | None = None

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from .afterwards import at_half, cheap, dear, rate, rounded, sizes, transfer
 from .attacks import APGD, Plan, Square
-from .board import Board, Question
+from .board import Board, Contradiction, Question
 from .checks.record import Record
 from .errors import ModelError
 from .judging import appraise, draws_from
 from .pool import Progress
 from .protocols import by_gradient
+from .proving import doubt, prove, radii
 from .store import Row
 from .threats import L2, Linf
 
@@ -70,8 +71,23 @@ def in_turn(
 def examine(question: Question, index: Tensor, progress: Callable[[Progress], None] | None = None) -> Outcome:
     """Measure the examples of these indices (M,)."""
     board = Board(question, index, progress)
-    board.screen()
     log: dict[str, Any] = {}
+    try:
+        log |= _measured(board)
+    except Contradiction as found:
+        log["contradiction"] = {"example": int(board.names[found.row]), "said": found.said}
+    log["proofs"] = [[int(board.names[row]), *proof] for row, proof in board.proofs.items()]
+    log["attacks"] = [msgspec.to_builtins(cost) for cost in board.costs]
+    return Outcome(board.adversarial, board.rows(), log, tuple(board.notes))
+
+
+def _measured(board: Board) -> dict[str, Any]:
+    """The log of a shard. Raises `Contradiction`."""
+    question = board.q
+    log: dict[str, Any] = {}
+    board.screen()
+    log["proof"] = prove(board)
+    log["doubted"] = doubt(board)
     if question.strategy.usable:
         log["seen"] = _protocol(board)
     log["ways"] = [_way(board, at) for at in range(len(question.strategy.ways))]
@@ -80,6 +96,7 @@ def examine(question: Question, index: Tensor, progress: Callable[[Progress], No
     log["defense"] = _undefended(board)
     log["checks"] = cheap(board) | (dear(board) if question.thorough else {})
     log["sizes"] = sizes(board)
+    log["radii"] = radii(board, log["sizes"])
     log["rounded"] = rounded(board)
     log["rate"] = rate(board)
     log["transfer"] = transfer(board)
@@ -87,8 +104,7 @@ def examine(question: Question, index: Tensor, progress: Callable[[Progress], No
     log["steep"] = int((board.steep & board.correct).sum())
     log["unmoved"] = int((board.adversarial[board.left] == board.x[board.left]).flatten(1).all(1).sum())
     log["outside"] = board.outside
-    log["attacks"] = [msgspec.to_builtins(cost) for cost in board.costs]
-    return Outcome(board.adversarial, board.rows(), log, tuple(board.notes))
+    return log
 
 
 def _protocol(board: Board) -> dict[str, Any]:

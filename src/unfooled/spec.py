@@ -148,6 +148,7 @@ KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "protocol": (f"{_CALL} 'fast'", _call),
     "defense": (f"{_CALL} 'blur:sigma=1'", _call),
     "seed": ("an int of at least 0", _whole(0)),
+    "certify": ("'auto', or a name with options, such as 'crown'", _call),
     "precision": ("a half-width: a float between 0 and 0.5, such as 0.03", _share),
     "assert": ("a text such as 'attacked>=0.4', or a list of such", _assertions),
     "out": ("the path of a folder", _text),

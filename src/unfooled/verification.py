@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .certificates import certify
 from .data import Dataset
 from .data.lazy import Lazy, Rows
 from .errors import DataError, ParameterError
@@ -19,6 +20,7 @@ from .results import Record
 from .store import RunFolder, shard_file
 from .threats import Threat
 
+PROOFS = 50  # certificates that are computed again
 TRIES = 4  # judgements that a random model gets to agree with what is recorded; others answer the same each time
 
 
@@ -66,7 +68,7 @@ def verify(
 
     On each image: the label, and what the model answers. Of each adversarial example: that it is finite, lies in the
     threat's set round its image, is of the size recorded, and still fools the model (a random one by majority). Of the
-    answer: that its numbers are those of the evidence.
+    first of what is proved: that it can be proved again. Of the answer: that its numbers are those of the evidence.
 
     data:      the images of the run and their labels.
     threat:    the set; None: the one that the run's spec names.
@@ -77,6 +79,8 @@ def verify(
     """
     run = folder if isinstance(folder, RunFolder) else RunFolder(folder)
     evidence, spec = run.evidence(), run.spec()
+    if "method" in spec:
+        raise DataError(f"{run.path} holds certificates and no adversarial examples: there is nothing to try again.")
     allowed = _threat(threat, spec)
     images, labels = _given(data)
     n = len(evidence["example"])
@@ -120,7 +124,11 @@ def verify(
         examples=n,
         adversarial=int(evidence["success"].sum()),
         unjudged=sum(error is not None for error in evidence["error"]),
-        problems=[*_answer(run, evidence), *sorted(problems, key=lambda p: -1 if p.example is None else p.example)],
+        problems=[
+            *_answer(run, evidence),
+            *_proofs(run, model, allowed, images, labels, row_of),
+            *sorted(problems, key=lambda p: -1 if p.example is None else p.example),
+        ],
         notes=notes,
     )
 
@@ -191,6 +199,20 @@ def _adversarial(
             yield _problem(example, "fooled", "yes", f"the model answers {_said(prediction[at])}, the label")
 
 
+def _proofs(
+    run: RunFolder, model: Model, threat: Threat, images: Rows, labels: Tensor, row_of: Mapping[int, int]
+) -> Iterator[Problem]:
+    """The first of what is proved, proved again by the method that is named."""
+    proofs = [proof for log in run.logs().values() if log for proof in log.get("proofs", [])][:PROOFS]
+    for method in dict.fromkeys(by for _, by, _ in proofs):
+        names = [name for name, by, _ in proofs if by == method]
+        at = torch.tensor([row_of[name] for name in names])
+        again = certify(model, (images[at], labels[at]), threat, method).certified
+        for name, sure in zip(names, again.tolist(), strict=True):
+            if not sure:
+                yield _problem(name, "certificate", f"proved by {method}", "not proved by it")
+
+
 def _said(prediction: Tensor) -> str:
     return "logits that are not finite" if prediction < 0 else str(int(prediction))
 
@@ -221,6 +243,8 @@ def _answer(run: RunFolder, evidence: dict[str, np.ndarray]) -> Iterator[Problem
     numbers = {"clean accuracy": (evaluation.clean_accuracy, correct)}
     if evaluation.robust_accuracy is not None:
         numbers["robust accuracy"] = (evaluation.robust_accuracy.attacked, correct & ~evidence["success"])
+        names = [name for log in run.logs().values() if log for name, *_ in log.get("proofs", [])]
+        numbers["certified accuracy"] = (evaluation.robust_accuracy.certified, np.isin(evidence["example"], names))
     for what, (said, right) in numbers.items():
         if said is not None and not np.isclose(said.value, right.mean(), rtol=0, atol=1e-9):
             yield Problem(example=None, what=what, recorded=f"{said.value:.6g}", found=f"{right.mean():.6g}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from .methods import CROWN, IBP, METHODS, AlphaCROWN, parse
-from .proof import Certified, Span, bounded, certify, margins
+from .methods import CROWN, IBP, METHODS, AlphaCROWN, Method, parse
+from .outcome import Certified
+from .proof import Span, bounded, certify, margins
 
 __all__ = [
-    "CROWN", "IBP", "METHODS", "AlphaCROWN", "Certified", "Span", "bounded", "certify", "margins", "parse",
+    "CROWN", "IBP", "METHODS", "AlphaCROWN", "Certified", "Method", "Span", "bounded", "certify", "margins", "parse",
 ]  # fmt: skip

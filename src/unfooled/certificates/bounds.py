@@ -51,11 +51,20 @@ class Bounds:
     size: list[Tensor]
     terms: float = 0.0
     lines: dict[int, Lines] = field(default_factory=dict)
+    constants: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def ours(self) -> float:
         """What share of an outcome's size a bound in float64 may be off by."""
         return OURS * (self.terms + FEW * len(self.low)) * DOUBLE
+
+    def constant(self, number: int) -> Tensor:
+        """What an affine step makes of zeros, (1, *shape); computed once."""
+        if number not in self.constants:
+            step = self.network.steps[number - 1]
+            assert isinstance(step.operation, Affine)
+            self.constants[number] = step.operation.constant(*(self.low[source] for source in step.inputs))
+        return self.constants[number]
 
     def only(self, index: Tensor) -> Bounds:
         """The same of some of the images."""
@@ -129,8 +138,7 @@ def through_affine(
     assert isinstance(step.operation, Affine)
     flat = gradient.reshape(-1, *gradient.shape[2:])
     pulled = step.operation.back(flat, tuple(found.network.shape_of(source) for source in step.inputs))
-    constant = step.operation.constant(*(found.low[source] for source in step.inputs))
-    total = gradient.flatten(2) @ constant.flatten()
+    total = gradient.flatten(2) @ found.constant(at).flatten()
     return (
         tuple(part.reshape(*gradient.shape[:2], *part.shape[1:]) for part in pulled),
         total,

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -30,6 +29,7 @@ class Curve:
     convex:     True, False (concave), None: neither.
     straight:   whether it is linear between the breaks.
     exact:      whether computers do not round it.
+    level:      of a derivative that is even and falls from 0 on: where, at 0 or above, it has a value; None: is searched for.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -40,19 +40,29 @@ class Curve:
     convex: bool | None = None
     straight: bool = False
     exact: bool = False
+    level: Callable[[Tensor], Tensor] | None = None
 
     @property
     def gain(self) -> float:
         """How many times farther apart two values can be than the numbers that they are of."""
         return max(abs(self.flattest), abs(self.steepest))
 
+    @property
+    def cuts(self) -> bool:
+        """Whether it is 0 below 0, as ReLU is."""
+        return self.straight and self.exact and self.breaks == (0.0,) and self.flattest == 0.0 and self.convex is True
+
     def extremes(self, low: Tensor, high: Tensor, slope: Tensor, halvings: int = HALVINGS) -> tuple[Tensor, Tensor]:
         """Where in [low, high] f(x) - slope·x is smallest, and where largest; found by so many halvings."""
         with torch.no_grad():
+            low, high = low.expand_as(slope), high.expand_as(slope)
             points = [low, high, *(torch.full_like(low, at).clamp(low, high) for at in self.breaks)]
-            if not self.straight:
-                ends = [low, *points[2:], high]
-                points += [self._level(a, b, slope, halvings) for a, b in pairwise(ends)]
+            if self.level is not None:
+                there = self.level(slope)
+                points += [there.clamp(low, high), (-there).clamp(low, high)]
+            elif not self.straight:
+                ends = torch.stack([low, *points[2:], high])
+                points += self._search(ends[:-1], ends[1:], slope, halvings)
             values = [self.function(point) - slope * point for point in points]
             smallest, largest = (values[0], points[0]), (values[0], points[0])
             for value, point in zip(values[1:], points[1:], strict=True):
@@ -60,7 +70,7 @@ class Curve:
                 largest = _pick(value > largest[0], (value, point), largest)
             return smallest[1], largest[1]
 
-    def _level(self, a: Tensor, b: Tensor, slope: Tensor, halvings: int) -> Tensor:
+    def _search(self, a: Tensor, b: Tensor, slope: Tensor, halvings: int) -> Tensor:
         """A point of [a, b], within which the derivative is monotone, where it has that slope; an end if it never has."""
         rising = self.derivative(b) >= self.derivative(a)
         for _ in range(halvings):
@@ -82,7 +92,7 @@ class Curve:
         if self.convex is not None:
             near, chord = self.derivative(middle), self._chord(low, high)
             return (near, chord) if self.convex else (chord, near)
-        return self._nearest(low, high, middle, over=False), self._nearest(low, high, middle, over=True)
+        return self._nearest(low, high, middle)
 
     def _chord(self, low: Tensor, high: Tensor) -> Tensor:
         width = high - low
@@ -93,15 +103,23 @@ class Curve:
             return torch.where(bent, chord, self.derivative((low + high) / 2))
         return torch.where(width > 0, chord, self.derivative(low))
 
-    def _nearest(self, low: Tensor, high: Tensor, middle: Tensor, over: bool) -> Tensor:
-        """The slope of the envelope in the middle: a line's mean over the interval is its value there."""
-        least, most = torch.full_like(low, self.flattest), torch.full_like(low, self.steepest)
+    def _nearest(self, low: Tensor, high: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
+        """The slopes of the envelopes in the middle: a line's mean over the interval is its value there."""
+        least, most = (torch.stack([torch.full_like(low, end)] * 2) for end in (self.flattest, self.steepest))
         for _ in range(CHOOSING):
             slope = (least + most) / 2
-            touches = self.extremes(low, high, slope, CHOOSING)[over]
-            steeper = (touches > middle) == over
+            under, over = self.touches(low, high, (slope[0], slope[1]), CHOOSING)
+            steeper = torch.stack([under <= middle, over > middle])
             least, most = torch.where(steeper, slope, least), torch.where(steeper, most, slope)
-        return (least + most) / 2
+        slope = (least + most) / 2
+        return slope[0], slope[1]
+
+    def touches(
+        self, low: Tensor, high: Tensor, slopes: tuple[Tensor, Tensor], halvings: int = HALVINGS
+    ) -> tuple[Tensor, Tensor]:
+        """Where in [low, high] a line of the first slope touches the curve from below, one of the second from above."""
+        least, most = self.extremes(low.expand_as(slopes[0]), high.expand_as(slopes[0]), torch.stack(slopes), halvings)
+        return least[0], most[1]
 
 
 def _pick(where: Tensor, new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -140,14 +158,24 @@ def absolute() -> Curve:
     return Curve(torch.abs, lambda x: torch.where(x > 0, torch.ones_like(x), -1.0), (0.0,), -1.0, 1.0, True, True, True)
 
 
+def _tanh_level(slope: Tensor) -> Tensor:
+    """Where 1 - tanh(x)² has a value."""
+    share = slope.clamp(0, 1)
+    return torch.log1p((1 - share).sqrt()) - share.log() / 2
+
+
 def tanh() -> Curve:
     """tanh(x)."""
-    return Curve(torch.tanh, lambda x: 1 - torch.tanh(x) ** 2, (0.0,))
+    return Curve(torch.tanh, lambda x: 1 - torch.tanh(x) ** 2, (0.0,), level=_tanh_level)
+
+
+def _sigmoid_level(slope: Tensor) -> Tensor:
+    return 2 * _tanh_level(4 * slope)  # sigmoid(x) = (1 + tanh(x/2))/2
 
 
 def sigmoid() -> Curve:
     """1/(1 + exp(-x))."""
-    return Curve(torch.sigmoid, lambda x: torch.sigmoid(x) * torch.sigmoid(-x), (0.0,), 0.0, 0.25)
+    return Curve(torch.sigmoid, lambda x: torch.sigmoid(x) * torch.sigmoid(-x), (0.0,), 0.0, 0.25, level=_sigmoid_level)
 
 
 def gelu() -> Curve:

@@ -6,16 +6,22 @@ arXiv:2002.12920. The interval that goes into a curve is narrowed in the same wa
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
 from .bounds import Bounds, Lines, in_float64, interval, lost, through_affine
 from .graph import Network, Step
 from .operations import Affine, Elementwise, Maximum
-from .patches import Patches
-from .reach import Reach
+from .patches import Columns, Patches
+from .reach import Reach, dot
 
-MEMORY = 1 << 28  # bytes of coefficients at a time
+MEMORY = 1 << 24  # bytes of coefficients at a time: what a processor keeps near
+TOGETHER = 1 << 22  # bytes up to which the coefficients of all images are computed at once
+Few = TypeVar("Few", bound=Patches | Columns)
 Slopes = dict[int, tuple[Tensor, Tensor]]
 """By number of a curve's outcome: the slopes of the lines under and over it, (n, rows, *shape)."""
 
@@ -42,16 +48,16 @@ def _narrow(found: Bounds, number: int, straight: list[bool]) -> None:
     """Narrow the interval of an outcome where a curve or a maximum bends within it."""
     if not isinstance(found.network.steps[number - 1].operation, Affine) or (straight[number] and found.reach.box):
         return
-    wanted = _bent(found, number)
-    if not linear_below(found.network, number):
-        for row in range(len(wanted)):
-            chosen = wanted[row].flatten().nonzero().squeeze(1)
-            if len(chosen):
-                _narrow_row(found, number, row, chosen)
+    wanted = _bent(found, number).flatten(1)
+    chosen = wanted.any(0).nonzero().squeeze(1)
+    if not len(chosen):
         return
-    chosen = wanted.flatten(1).any(0).nonzero().squeeze(1)
-    if len(chosen):
-        _narrow_linear(found, number, chosen)
+    if linear_below(found.network, number) or 8 * 2 * len(wanted) * len(chosen) * _widest(found) <= TOGETHER:
+        _narrow_together(found, number, chosen)
+        return
+    for row in range(len(wanted)):
+        if bool(wanted[row].any()):
+            _narrow_row(found, number, row, wanted[row].nonzero().squeeze(1))
 
 
 def _bent(found: Bounds, number: int) -> Tensor:
@@ -88,70 +94,115 @@ def linear_below(network: Network, number: int) -> bool:
     return True
 
 
-def _units(found: Bounds, number: int, chosen: Tensor) -> Tensor:
-    """One row for each chosen number of an outcome: (1, rows, *shape)."""
+def _units(found: Bounds, number: int, chosen: Tensor, signs: Tensor) -> Tensor:
+    """One row for each chosen number of an outcome, 1 or -1 there: (1, rows, *shape)."""
     shape = found.network.shape_of(number)
     rows = found.low[0].new_zeros((len(chosen), shape.numel()))
-    rows[torch.arange(len(chosen)), chosen] = 1
+    rows[torch.arange(len(chosen)), chosen] = signs
     return rows.view(1, len(chosen), *shape)
 
 
+def _widest(found: Bounds) -> int:
+    return max(found.network.shape_of(at).numel() for at in range(len(found.network.steps) + 1))
+
+
 def _chunks(found: Bounds, chosen: Tensor) -> tuple[Tensor, ...]:
-    widest = max(found.network.shape_of(at).numel() for at in range(len(found.network.steps) + 1))
-    some: tuple[Tensor, ...] = chosen.split(max(1, MEMORY // (8 * 4 * widest)))
+    some: tuple[Tensor, ...] = chosen.split(max(1, MEMORY // (8 * 4 * _widest(found))))
     return some
 
 
 def _narrow_row(found: Bounds, number: int, row: int, chosen: Tensor) -> None:
-    """Linear bounds of some numbers of an outcome, for one image."""
+    """Linear bounds of some numbers of an outcome, for one image; from below only of those that are not cut off."""
     low, high = found.low[number][row].flatten(), found.high[number][row].flatten()
-    for some in _chunks(found, chosen):
-        start, rows, offset, both = locally(found, number, some, row)
-        least = back(found, start, rows, slice(row, row + 1), both)[0] + offset
-        least = least - found.ours * found.size[number][row].flatten()[some].repeat(2)
-        low[some] = torch.maximum(low[some], least[: len(some)])
-        high[some] = torch.minimum(high[some], -least[len(some) :])
+    cut = _cut_off(found.network, number)
+    likely = (low + high)[chosen] <= 0 if cut else torch.zeros_like(chosen, dtype=torch.bool)
+    ones = torch.ones(len(chosen), dtype=low.dtype)
+    _improve(found, number, row, torch.cat([chosen, chosen[~likely]]), torch.cat([-ones, ones[~likely]]), low, high)
+    left = chosen[likely & (high[chosen] > 0)]
+    if len(left):
+        _improve(found, number, row, left, ones[: len(left)], low, high)
     _store(found, number, row, low, high)
 
 
-def locally(found: Bounds, number: int, chosen: Tensor, row: int) -> tuple[int, Tensor, Tensor, bool]:
-    """The way back from some numbers of an outcome as long as it stays within small windows, for one image.
+def _improve(found: Bounds, number: int, row: int, chosen: Tensor, signs: Tensor, low: Tensor, high: Tensor) -> None:
+    """Raise `low` and lower `high`, flat, by linear bounds of numbers of an outcome times signs, for one image."""
+    kept: dict[int, tuple[Tensor, Tensor]] = {}
+    for some, sign in zip(_chunks(found, chosen), _chunks(found, signs), strict=True):
+        start, rows, offset = locally(found, number, some, sign, row, kept)
+        least = back(found, start, rows, slice(row, row + 1))[0] + offset
+        least = least - found.ours * found.size[number][row].flatten()[some]
+        up, down = some[sign > 0], some[sign < 0]
+        low[up] = torch.maximum(low[up], least[sign > 0])
+        high[down] = torch.minimum(high[down], -least[sign < 0])
 
-    Gives where it ends, the coefficients there (1, rows, *shape), an offset of the lower bounds of the rows and of their
-    negatives (2·rows,), and whether those negatives are still to come: after the first curve they follow the rows.
+
+def _cut_off(network: Network, number: int) -> bool:
+    """Whether nothing that reads an outcome sees how far below 0 it is: ReLUs alone."""
+    readers = [step.operation for step in network.steps if number in step.inputs]
+    return bool(readers) and all(isinstance(one, Elementwise) and one.curve.cuts for one in readers)
+
+
+def locally(
+    found: Bounds, number: int, chosen: Tensor, signs: Tensor, row: int, kept: dict[int, tuple[Tensor, Tensor]]
+) -> tuple[int, Tensor, Tensor]:
+    """The way back from some numbers of an outcome, times signs, while few coefficients are not zero, for one image.
+
+    Gives where it ends, the coefficients there (1, rows, *shape), and an offset of the lower bounds (rows,).
+    kept:  by number of an outcome, which columns of a matrix are needed, and those of its numbers; of this image.
     """
-    steps, at, both = found.network.steps, number, True
-    patches = Patches.units(chosen, found.network.shape_of(number), found.low[0]) if _windowed(steps[at - 1]) else None
-    offset = less = found.low[0].new_zeros(len(chosen))
-    if patches is None:
-        return number, _units(found, number, chosen), offset.repeat(2), True
-    while at and patches.small and (_windowed(steps[at - 1]) or _apart(steps[at - 1])):
+    steps, at, shape = found.network.steps, number, found.network.shape_of(number)
+    offset = found.low[0].new_zeros(len(chosen))
+    windowed = _windowed(steps[at - 1])
+    if not windowed and not _matrix(steps[at - 1]):
+        return number, _units(found, number, chosen, signs), offset
+    few: Patches | Columns = (Patches if windowed else Columns).units(chosen, shape, signs)
+    while at and few.small and (_apart(steps[at - 1]) or (_windowed if windowed else _matrix)(steps[at - 1])):
         operation, source = steps[at - 1].operation, steps[at - 1].inputs[0]
-        if both and isinstance(operation, Elementwise):
-            patches, offset, less, both = patches.signed(), torch.cat([offset, -offset]), less.repeat(2), False
-        less = less + patches.sum_with(found.rounding[at][row], absolute=True)
+        offset = offset - few.sum_with(found.rounding[at][row], absolute=True)
         if isinstance(operation, Elementwise):
-            patches, constant = _patches_through_curve(patches, lines_of(found, at), row)
+            few, constant = _few_through_curve(few, lines_of(found, at), row)
             offset = offset + constant
-        elif isinstance(operation, Affine) and operation.kernel is not None:
-            if operation.kernel.bias is not None:
-                offset = offset + patches.total(operation.kernel.bias)
-            patches = patches.back(operation.kernel, found.network.shape_of(source))
-        elif isinstance(operation, Affine):
-            constant = operation.constant(found.low[source])
+        elif isinstance(operation, Affine) and operation.apart:
+            constant = found.constant(at)
             slope = operation.function(torch.ones_like(constant)) - constant
-            offset = offset + patches.sum_with(constant[0])
-            patches = patches.scaled(patches.values * patches.at(slope[0]))
+            offset = offset + few.sum_with(constant[0])
+            few = few.scaled(few.values * few.at(slope[0]))
+        elif isinstance(few, Patches):
+            assert isinstance(operation, Affine)
+            assert operation.kernel is not None
+            if operation.kernel.bias is not None:
+                offset = offset + few.total(operation.kernel.bias)
+            few = few.back(operation.kernel, found.network.shape_of(source))
+        else:
+            assert isinstance(operation, Affine)
+            offset = offset + few.sum_with(found.constant(at)[0])
+            assert operation.matrix is not None
+            if at == number or at not in kept:
+                places = _needed(found, source, row).nonzero().squeeze(1)
+                kept[at] = places, operation.matrix[few.index[:, None], places]
+            few = few.through(*kept[at], found.network.shape_of(source))
         at = source
-    offset = torch.cat([offset, -offset]) - less.repeat(2) if both else offset - less
-    return at, patches.dense()[None], offset, both
+    return at, few.dense()[None], offset
 
 
-def _patches_through_curve(patches: Patches, lines: Lines, row: int) -> tuple[Patches, Tensor]:
-    up, down = patches.scaled(patches.values.clamp(min=0)), patches.scaled(patches.values.clamp(max=0))
+def _needed(found: Bounds, number: int, row: int) -> Tensor:
+    """Of which numbers of a vector coefficients matter: those after a curve whose lines are 0 there do not."""
+    if not number or not isinstance(found.network.steps[number - 1].operation, Elementwise):
+        return torch.ones(found.network.shape_of(number), dtype=torch.bool)
+    lines = lines_of(found, number)
+    return torch.stack([one[row] != 0 for one in (*lines.under, *lines.over, found.rounding[number])]).any(0)
+
+
+def _few_through_curve(few: Few, lines: Lines, row: int) -> tuple[Few, Tensor]:
+    """Coefficients that go through a curve's lines, and what is constant in them (rows,)."""
     (under, low), (over, high) = ((slope[row], shift[row]) for slope, shift in (lines.under, lines.over))
-    constant = up.sum_with(low) + down.sum_with(high)
-    return patches.scaled(up.values * up.at(under) + down.values * down.at(over)), constant
+    constant = few.scaled(few.values.clamp(min=0)).sum_with(low) + few.scaled(few.values.clamp(max=0)).sum_with(high)
+    return replace(few, values=few.values * torch.where(few.values > 0, few.at(under), few.at(over))), constant
+
+
+def _matrix(step: Step) -> bool:
+    """Whether a step multiplies a vector by a matrix."""
+    return isinstance(step.operation, Affine) and step.operation.matrix is not None
 
 
 def _windowed(step: Step) -> bool:
@@ -171,28 +222,27 @@ def _store(found: Bounds, number: int, row: int, low: Tensor, high: Tensor) -> N
     found.high[number][row] = torch.maximum(high, middle).view(shape)
 
 
-def _narrow_linear(found: Bounds, number: int, chosen: Tensor) -> None:
-    """The same where no curve is below: the coefficients are those of every image."""
+def _narrow_together(found: Bounds, number: int, chosen: Tensor) -> None:
+    """The same for all images at once: where no curve is below, as coefficients are theirs in common, or they are few."""
     for some in _chunks(found, chosen):
         low, high = found.low[number].flatten(1), found.high[number].flatten(1)
-        rows, offset, less = coefficients(found, number, _units(found, number, some), slice(None))
-        less = less + found.ours * found.size[number].flatten(1)[:, some]
-        least = found.reach.least(rows) + offset - less
-        most = -(found.reach.least(-rows) - offset - less)
-        low[:, some] = torch.maximum(low[:, some], least)
-        high[:, some] = torch.minimum(high[:, some], most)
-        found.low[number], found.high[number] = low.view_as(found.low[number]), high.view_as(found.high[number])
+        ones = low.new_ones(len(some))
+        rows = _units(found, number, some.repeat(2), torch.cat([ones, -ones]))
+        least = back(found, number, rows, slice(None)) - found.ours * found.size[number].flatten(1)[:, some].repeat(
+            1, 2
+        )
+        low[:, some] = torch.maximum(low[:, some], least[:, : len(some)])
+        high[:, some] = torch.minimum(high[:, some], -least[:, len(some) :])
+    for row in range(len(found.low[number])):
+        _store(found, number, row, found.low[number][row].flatten(), found.high[number][row].flatten())
 
 
-def back(
-    found: Bounds, number: int, rows: Tensor, images: slice, both: bool = False, slopes: Slopes | None = None
-) -> Tensor:
+def back(found: Bounds, number: int, rows: Tensor, images: slice, slopes: Slopes | None = None) -> Tensor:
     """Lower bounds of linear functions of an outcome: rows (n or 1, rows, *shape) to (n, rows).
 
-    images:  which images;  both: of the functions and, in further rows, of their negatives.
-    slopes:  to use instead of the usual ones under the curves.
+    images:  which images;  slopes: to use instead of the usual ones under the curves.
     """
-    pulled, offset, less = coefficients(found, number, rows, images, both, slopes)
+    pulled, offset, less = coefficients(found, number, rows, images, slopes)
     return found.reach.least(pulled, images) + offset - less
 
 
@@ -202,7 +252,7 @@ def least_logits(found: Bounds, rows: Tensor, images: slice, slopes: Slopes | No
 
 
 def coefficients(
-    found: Bounds, number: int, rows: Tensor, images: slice, both: bool = False, slopes: Slopes | None = None
+    found: Bounds, number: int, rows: Tensor, images: slice, slopes: Slopes | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Linear functions of the image that lie under linear functions of an outcome (n or 1, rows, *shape).
 
@@ -214,9 +264,6 @@ def coefficients(
     for at in range(number, 0, -1):
         if at not in waiting:
             continue
-        if both and not isinstance(steps[at - 1].operation, Affine):
-            waiting = {key: torch.cat([value, -value], 1) for key, value in waiting.items()}
-            offset, less, both = torch.cat([offset, -offset], 1), torch.cat([less, less], 1), False
         gradient = waiting.pop(at)
         match steps[at - 1].operation:
             case Affine():
@@ -230,8 +277,6 @@ def coefficients(
             waiting[source] = waiting[source] + part if source in waiting else part
     size = found.network.shape.numel()
     image = waiting[0].flatten(2) if 0 in waiting else rows.new_zeros((*offset.shape, size))
-    if both:
-        return torch.cat([image, -image], 1), torch.cat([offset, -offset], 1), torch.cat([less, less], 1)
     return image, offset, less
 
 
@@ -242,12 +287,16 @@ def _through_curve(found: Bounds, at: int, gradient: Tensor, images: slice, slop
     """As `through_affine`, for a curve: its lines take its place."""
     if slopes is not None and at in slopes:
         under, over = own_lines(found, at, slopes[at], images)
+        constant = (gradient * torch.where(gradient > 0, under[1], over[1])).flatten(2).sum(2)
     else:
         lines = lines_of(found, at)
         under, over = ((slope[images, None], shift[images, None]) for slope, shift in (lines.under, lines.over))
-    up, down = gradient.clamp(min=0), gradient.clamp(max=0)
-    constant = (up * under[1] + down * over[1]).flatten(2).sum(2)
-    return (up * under[0] + down * over[0],), constant, lost(found, at, gradient, images)
+        constant = gradient.new_zeros(gradient.shape[:2])
+        for shift, part in ((under[1], partial(torch.clamp, min=0)), (over[1], partial(torch.clamp, max=0))):
+            if bool(shift.any()):  # no line of a ReLU has one under it
+                constant = constant + dot(part(gradient).flatten(2), shift.flatten(1))
+    pulled = gradient * torch.where(gradient > 0, under[0], over[0])
+    return (pulled,), constant, lost(found, at, gradient, images)
 
 
 def lines_of(found: Bounds, at: int) -> Lines:
@@ -258,7 +307,7 @@ def lines_of(found: Bounds, at: int) -> Lines:
         low, high = found.low[step.inputs[0]], found.high[step.inputs[0]]
         curve = step.operation.curve
         under, over = curve.slopes(low, high)
-        least, most = curve.extremes(low, high, under)[0], curve.extremes(low, high, over)[1]
+        least, most = curve.touches(low, high, (under, over))
         found.lines[at] = Lines(
             (under, curve.function(least) - under * least), (over, curve.function(most) - over * most)
         )
@@ -274,8 +323,7 @@ def own_lines(
     curve = step.operation.curve
     low, high = (side[step.inputs[0]][images, None] for side in (found.low, found.high))
     lines = []
-    for over, slope in enumerate(slopes):
-        touches = curve.extremes(low.expand_as(slope), high.expand_as(slope), slope)[over]
+    for slope, touches in zip(slopes, curve.touches(low, high, slopes), strict=True):
         lines.append((slope, curve.function(touches) - slope * touches))
     return lines[0], lines[1]
 

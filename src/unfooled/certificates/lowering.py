@@ -222,7 +222,7 @@ def _linear(call: Call) -> Built:
         raise call.unknown("both factors depend on the image, or a constant comes first")
     return Affine(
         lambda x: F.linear(x, weight, bias), lambda x: F.linear(x, weight.abs()), weight.shape[-1], True,
-        lambda g: F.linear(g, weight.T),
+        lambda g: F.linear(g, weight.T), matrix=weight if len(wire.shape) == 1 and weight.dim() == 2 else None,
     ), (wire,)  # fmt: skip
 
 

@@ -72,6 +72,7 @@ class AlphaCROWN:
 
 
 Method = IBP | CROWN | AlphaCROWN
+"""One of them."""
 METHODS: dict[str, type[Method]] = {kind.name: kind for kind in (IBP, CROWN, AlphaCROWN)}
 """The methods by name."""
 

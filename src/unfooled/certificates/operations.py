@@ -31,6 +31,7 @@ class Affine:
     mixes:     whether a number that comes out may depend on several that go in.
     adjoint:   the transposed coefficients, applied to (rows, *shape of what comes out); None: by torch's own gradient.
     kernel:    where it is a convolution of images.
+    matrix:    where it is a product of vectors with a matrix (out, in).
     apart:     whether each number depends on the one at its own place alone.
     beside:    sizes of numbers that are added and taken away again in what comes out; rounding counts them.
     """
@@ -43,6 +44,7 @@ class Affine:
     kernel: Kernel | None = None
     apart: bool = False
     beside: Tensor | float = 0.0
+    matrix: Tensor | None = None
 
     def constant(self, *inputs: Tensor) -> Tensor:
         """What comes out where zeros go in: (1, *shape)."""

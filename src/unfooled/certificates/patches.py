@@ -1,8 +1,9 @@
-"""Coefficients that are zero outside a small window of each feature map: those of a convolution's own outcomes.
+"""Coefficients that are written down where they are not zero alone: within windows of feature maps, or for some columns.
 
 A number of a feature map depends on a few places of the map before it. Coefficients of it need not be written down for all
 others: a patch holds those within its window, and grows by the kernel's size with each convolution on the way back
-(auto_LiRPA, Xu et al. 2020, arXiv:2002.12920, has this too).
+(auto_LiRPA, Xu et al. 2020, arXiv:2002.12920, has this too). A number of a vector depends on all numbers before it, but most
+ReLUs are off on the whole set: `Columns` leaves those out.
 """
 
 from __future__ import annotations
@@ -28,17 +29,13 @@ class Patches:
     shape: torch.Size
 
     @classmethod
-    def units(cls, chosen: Tensor, shape: torch.Size, like: Tensor) -> Patches:
-        """One row for each chosen place in the flat map: 1 there."""
+    def units(cls, chosen: Tensor, shape: torch.Size, signs: Tensor) -> Patches:
+        """One row for each chosen place in the flat map: its sign there."""
         side = shape[1] * shape[2]
-        values = like.new_zeros((len(chosen), shape[0], 1, 1))
-        values[torch.arange(len(chosen)), chosen // side] = 1
+        values = signs.new_zeros((len(chosen), shape[0], 1, 1))
+        values[torch.arange(len(chosen)), chosen // side, 0, 0] = signs
         place = chosen % side
         return cls(values, torch.stack([place // shape[2], place % shape[2]], 1), shape)
-
-    def signed(self) -> Patches:
-        """These rows, and their negatives after them."""
-        return Patches(torch.cat([self.values, -self.values]), self.origin.repeat(2, 1), self.shape)
 
     def _places(self) -> tuple[Tensor, Tensor]:
         """Where each coefficient stands in the flat map of a channel, (rows, kh, kw), and whether it is inside."""
@@ -88,3 +85,49 @@ class Patches:
         flat = self.values.new_zeros((rows, channels, self.shape[1] * self.shape[2]))
         index = places[:, None].expand(-1, channels, -1, -1).flatten(2)
         return flat.scatter_add_(2, index, self.values.flatten(2)).view(rows, *self.shape)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Coefficients (rows, k) of the k numbers of a vector whose places are in `index`; 0 for the others."""
+
+    values: Tensor
+    index: Tensor
+    shape: torch.Size
+
+    @classmethod
+    def units(cls, chosen: Tensor, shape: torch.Size, signs: Tensor) -> Columns:
+        """One row for each chosen place: its sign there."""
+        return cls(signs.diag(), chosen, shape)
+
+    def at(self, vector: Tensor) -> Tensor:
+        """The numbers of a vector that stand under the coefficients: (k,)."""
+        return vector[self.index]
+
+    def scaled(self, values: Tensor) -> Columns:
+        """Other coefficients at the same places."""
+        return Columns(values, self.index, self.shape)
+
+    @property
+    def small(self) -> bool:
+        """Always so: they never grow beyond the vector."""
+        return True
+
+    def sum_with(self, vector: Tensor, absolute: bool = False) -> Tensor:
+        """The sum (rows,) of the coefficients, or of their sizes, times the numbers of a vector."""
+        under = self.at(vector)
+        if not bool(under.any()):
+            return self.values.new_zeros(len(self.values))
+        return (self.values.abs() if absolute else self.values) @ under
+
+    def through(self, places: Tensor, part: Tensor, shape: torch.Size) -> Columns:
+        """Coefficients of what a matrix was multiplied with, a vector of that shape, at some places.
+
+        part:  of the matrix: the rows of these columns, at the places.
+        """
+        return Columns(self.values @ part, places, shape)
+
+    def dense(self) -> Tensor:
+        """The same, written down for every place: (rows, length)."""
+        whole = self.values.new_zeros((len(self.values), self.shape.numel()))
+        return whole.index_copy_(1, self.index, self.values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,18 +13,19 @@ from torch import Tensor
 from ..data.given import given
 from ..errors import ModelError, NotFinite, must_be
 from ..inputs import Notes, check_classes, checked_labels, prepared
-from ..intervals import clopper_pearson
 from ..models.bring import brought
 from ..models.classifier import Classifier, Model, untouched
-from ..results import Estimate
 from ..threats import Threat
+from .asked import asked
 from .bounds import DOUBLE, SINGLE, Bounds, interval
 from .graph import Traced
-from .methods import CROWN, IBP, METHODS, AlphaCROWN, Method, bounds, parse
+from .methods import Method, bounds, parse
+from .outcome import Certified
 from .reach import Reach
+from .smoothed import smoothed
+from .smoothing import Smoothing
 
 BATCH = 100  # images at a time
-CASCADE = (IBP(), CROWN(), AlphaCROWN())
 
 
 @dataclass(frozen=True)
@@ -34,74 +36,59 @@ class Span:
     upper: Tensor
 
 
-@dataclass(frozen=True, repr=False)
-class Certified:
-    """What was proved of each image.
-
-    certified:      (N,) bool: right on the image and on every point of the threat's set, in the model's own arithmetic.
-    clean_correct:  (N,) bool: right on the image.
-    margin:         (N,) float64: a lower bound of the logit of the label less the largest other one, over the set.
-    by:             (N,) int64: which of `methods` proved it; -1: none.
-    methods:        what was tried, in order.
-    """
-
-    certified: Tensor
-    clean_correct: Tensor
-    margin: Tensor
-    by: Tensor
-    methods: tuple[str, ...]
-    threat: Threat
-
-    def __repr__(self) -> str:
-        return (
-            f"Certified({'+'.join(self.methods)} with {self.threat} on {len(self.certified)} images: clean accuracy "
-            f"{self.clean_accuracy.value:.4f}, certified accuracy {self.certified_accuracy.value:.4f})"
-        )
-
-    @property
-    def clean_accuracy(self) -> Estimate:
-        """The share of images that the model gets right, with its 95 % interval."""
-        return _share(self.clean_correct)
-
-    @property
-    def certified_accuracy(self) -> Estimate:
-        """The share of images that are proved: a lower bound of robust accuracy, with its 95 % interval."""
-        return _share(self.certified)
-
-
 def certify(
     model: Model,
     data: Any,
     threat: Threat | str,
-    method: str | Method | Sequence[str | Method] = "auto",
+    method: str | Method | Smoothing | Sequence[str | Method] = "auto",
     *,
     batch_size: int | None = None,
+    seed: int = 0,
+    ids: Any = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Certified:
     """Prove, where that can be proved, that no point of the threat's set changes the model's answer.
 
     data:    (images, labels), a `Dataset`, or the name of one.
-    method:  "ibp", "crown", "alpha-crown", or several of them, each on what those before it left open; "auto": all three.
+    method:  "ibp", "crown", "alpha-crown", or several of them ("ibp,crown"), each on what those before it left open; "auto":
+             all three; or "smoothing:sigma=0.25" (with draws, selection, alpha), for L2 and L1 and any model.
+    batch_size:  images at a time; by smoothing, noisy images.
+    seed:    of smoothing's noise. It must not be chosen by what comes out.
+    ids:     (N,) integers that errors name and that smoothing's noise belongs to; None: 0, 1, 2 …
     progress:  called with the images done and all of them, after each batch.
 
-    What is proved holds for the model as it computes in float32 (or float64), for every point that counts as inside when
-    attacks are confirmed. Raises `ModelError` for a model that has operations without bounds, `ParameterError`, `DataError`.
+    What bounds prove holds for the model as it computes in float32 (or float64), for every point that counts as inside when
+    attacks are confirmed. What smoothing certifies holds for the smoothed classifier, not for the model; see `Certified`.
+    Raises `ModelError` for a model that has operations without bounds, `ParameterError`, `DataError`.
     """
     threat = Threat.parse(threat) if isinstance(threat, str) else threat
-    methods = _methods(method)
+    wanted = asked(method, threat)
     source = given(data)
-    victim = _victim(model)
+    victim = Classifier(brought(model)) if isinstance(wanted, Smoothing) else _victim(model)
     images = prepared(source.images, threat, victim.dtype, Notes())
     labels = checked_labels(source.labels, len(images)).cpu()
-    size = _size(batch_size)
-    parts = []
+    called = torch.arange(len(images)) if ids is None else checked_labels(ids, len(images), "ids", least=None).cpu()
+    if isinstance(wanted, Smoothing):
+        return smoothed(
+            victim.model,
+            images,
+            labels,
+            threat,
+            wanted,
+            seed=seed,
+            batch_size=batch_size,
+            ids=called,
+            progress=progress,
+        )
+    size, parts, seconds = _size(batch_size), [], [0.0] * len(wanted)
     with torch.inference_mode(False), torch.no_grad(), untouched(victim.model):
         for start in range(0, len(images), size):
             of = slice(start, min(start + size, len(images)))
-            parts.append(_certified(Problem(victim, images[of], threat), labels[of], start, methods))
+            parts.append(_certified(Problem(victim, images[of], threat, called[of]), labels[of], wanted, seconds))
             progress(of.stop, len(images))
-    certified, right, margin, by = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Certified(certified, right, margin, by, tuple(one.name for one in methods), threat)
+    certified, right, margin, by, answer = (torch.cat(column) for column in zip(*parts, strict=True))
+    names = tuple(one.name for one in wanted)
+    return Certified(certified, right, margin, by, names, threat, tuple(seconds), answer)
 
 
 def bounded(
@@ -149,14 +136,14 @@ def _least(
     batch_size: int | None,
 ) -> Tensor:
     """Lower bounds of the linear functions that `rows` gives for a slice of the images and a number of classes."""
-    (one,) = _methods(method)
+    one = parse(method) if isinstance(method, str) else method
     victim = _victim(model)
     points, size = prepared(images, threat, victim.dtype, Notes()), _size(batch_size)
     found = []
     with torch.inference_mode(False), torch.no_grad(), untouched(victim.model):
         for start in range(0, len(points), size):
             of = slice(start, min(start + size, len(points)))
-            problem = Problem(victim, points[of], threat)
+            problem = Problem(victim, points[of], threat, torch.arange(of.start, of.stop))
             found.append(problem.least(one, rows(of, problem.logits.shape[1])))
     return torch.cat(found)
 
@@ -171,9 +158,11 @@ def _victim(model: Model) -> Classifier:
     return victim
 
 
-def _certified(problem: Problem, labels: Tensor, start: int, methods: Sequence[Method]) -> tuple[Tensor, ...]:
-    check_classes(labels, problem.logits.shape[1], torch.arange(start, start + len(labels)))
-    right = problem.logits.argmax(1).cpu() == labels
+def _certified(problem: Problem, labels: Tensor, methods: Sequence[Method], seconds: list[float]) -> tuple[Tensor, ...]:
+    """Columns of `Certified` for a batch; what each method takes is added to `seconds`."""
+    check_classes(labels, problem.logits.shape[1], problem.called)
+    answer = problem.logits.argmax(1).cpu()
+    right = answer == labels
     margin = torch.full((len(labels),), -torch.inf, dtype=torch.float64)
     by = torch.full((len(labels),), -1)
     rows = _differences(labels, problem.logits.shape[1])
@@ -181,18 +170,23 @@ def _certified(problem: Problem, labels: Tensor, start: int, methods: Sequence[M
         open_ = (right & (margin <= 0)).nonzero().squeeze(1)
         if not len(open_):
             break
+        began = time.perf_counter()
         problem.leave(open_)
         least = problem.least(method, rows[open_]).scatter(1, labels[open_, None], torch.inf).amin(1)
         margin[open_] = torch.maximum(margin[open_], least)
         by[open_[least > 0]] = number
-    return right & (margin > 0), right, margin, by
+        seconds[number] += time.perf_counter() - began
+    return right & (margin > 0), right, margin, by, answer
 
 
 class Problem:
-    """A batch of images with the network and the set round each: what the methods work on."""
+    """A batch of images with the network and the set round each: what the methods work on.
 
-    def __init__(self, victim: Classifier, images: Tensor, threat: Threat) -> None:
-        self.victim, self.images, self.threat = victim, images, threat
+    called:  (N,) what errors call the images.
+    """
+
+    def __init__(self, victim: Classifier, images: Tensor, threat: Threat, called: Tensor) -> None:
+        self.victim, self.images, self.threat, self.called = victim, images, threat, called
         self.network = Traced(victim.model, images[0]).network()
         self.reach = Reach.of(images, threat)
         self.unit = DOUBLE if victim.dtype == torch.float64 else SINGLE
@@ -204,8 +198,8 @@ class Problem:
         """The victim's logits, if the network that was traced gives the same ones."""
         theirs = self.victim(self.images).double()
         if not bool(theirs.isfinite().all()):
-            bad = (~theirs.isfinite()).any(1).nonzero().squeeze(1).tolist()
-            raise NotFinite(f"The model's logits are not finite on {len(bad)} of the images.", tuple(bad))
+            bad = self.called[(~theirs.isfinite()).any(1).cpu()].tolist()
+            raise NotFinite(f"The model's logits are not finite on {len(bad)} images, such as {bad[0]}.", tuple(bad))
         ours = self.network.values(self.images.double())[-1]
         alone = interval(self.network, Reach.point(self.images, self.threat), self.unit)
         low, high = alone.low[-1], alone.high[-1]
@@ -237,20 +231,7 @@ def _differences(labels: Tensor, classes: int) -> Tensor:
     return eye[labels][:, None] - eye
 
 
-def _methods(method: str | Method | Sequence[str | Method]) -> tuple[Method, ...]:
-    if method == "auto":
-        return CASCADE
-    several = [method] if isinstance(method, str | IBP | CROWN | AlphaCROWN) else list(method)
-    if not several:
-        raise must_be("certify", "method", f"auto, or one or more of {', '.join(METHODS)}", method)
-    return tuple(parse(one) if isinstance(one, str) else one for one in several)
-
-
 def _size(batch_size: int | None) -> int:
     if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
         raise must_be("certify", "batch_size", "an int of at least 1", batch_size)
     return batch_size or BATCH
-
-
-def _share(right: Tensor) -> Estimate:
-    return clopper_pearson(int(right.sum()), len(right))

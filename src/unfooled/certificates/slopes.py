@@ -29,7 +29,7 @@ def _optimised(found: Bounds, rows: Tensor, images: slice, steps: int, rate: flo
     is sound, and the best bound seen is kept. Xu et al. 2021, arXiv:2011.13824.
     """
     best = least_logits(found, rows, images)
-    slopes, free = _start(found, rows, images)
+    slopes, free, bent = _start(found, rows, images)
     if not free:
         return best
     optimizer = torch.optim.Adam(free, lr=rate)
@@ -38,8 +38,8 @@ def _optimised(found: Bounds, rows: Tensor, images: slice, steps: int, rate: flo
             bound = least_logits(found, rows, images, slopes)
             gradients = torch.autograd.grad(-bound.sum(), free)
         best = torch.maximum(best, bound.detach())
-        for slope, gradient in zip(free, gradients, strict=True):
-            slope.grad = gradient
+        for slope, gradient, where in zip(free, gradients, bent, strict=True):
+            slope.grad = gradient * where
         optimizer.step()
         for group in optimizer.param_groups:
             group["lr"] *= DECAY
@@ -47,23 +47,29 @@ def _optimised(found: Bounds, rows: Tensor, images: slice, steps: int, rate: flo
     return torch.maximum(best, least_logits(found, rows, images, slopes).detach())
 
 
-def _start(found: Bounds, rows: Tensor, images: slice) -> tuple[Slopes, list[Tensor]]:
-    """The usual slopes of each function, and those of them that are free: over a ReLU the chord is best."""
+def _start(found: Bounds, rows: Tensor, images: slice) -> tuple[Slopes, list[Tensor], list[Tensor]]:
+    """The usual slopes of each function, and those of them that are free: over a ReLU the chord is best.
+
+    Also where the curve is bent, for each of the free ones: elsewhere the usual slope is best.
+    """
     slopes: Slopes = {}
     free: list[Tensor] = []
+    bent: list[Tensor] = []
     for at, step in enumerate(found.network.steps, 1):
         if not isinstance(step.operation, Elementwise):
             continue
         lines = lines_of(found, at)
-        if bool((lines.under[0] == lines.over[0])[images].all()):  # nowhere bent
+        apart = (lines.under[0] != lines.over[0])[images, None]
+        if not bool(apart.any()):  # nowhere bent
             continue
         shape = (-1, rows.shape[1], *found.network.shape_of(at))
         under, over = (line[0][images, None].expand(shape).clone() for line in (lines.under, lines.over))
         slopes[at] = (under, over)
         convex = step.operation.curve.convex
-        free += [under.requires_grad_()] if convex is not False else []
-        free += [over.requires_grad_()] if convex is not True else []
-    return slopes, free
+        mine = [under] if convex is True else [over] if convex is False else [under, over]
+        free += [slope.requires_grad_() for slope in mine]
+        bent += [apart] * len(mine)
+    return slopes, free, bent
 
 
 def _within(found: Bounds, slopes: Slopes) -> None:

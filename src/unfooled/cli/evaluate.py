@@ -32,6 +32,13 @@ def evaluate(
     thorough: Annotated[
         bool, typer.Option("--thorough", help="The same as --protocol thorough: all checks too.")
     ] = False,
+    certify: Annotated[
+        str | None,
+        typer.Option(
+            help="Prove first, then attack the rest: auto (what works), or ibp, crown, alpha-crown.",
+            autocompletion=complete("certificates"),
+        ),
+    ] = None,
     precision: Annotated[
         float | None, typer.Option(help="End once the 95 % interval is this wide to either side, such as 0.03.")
     ] = None,
@@ -71,7 +78,7 @@ def evaluate(
 
     MODEL may also be a spec file, study.toml, with any of these options. The same command goes on where it was stopped.
     """
-    from .. import protocols, report
+    from .. import protocols, proving, report
     from ..assertions import Assertion
     from ..environment import command_line
     from ..evaluation import evaluate as measure
@@ -83,6 +90,7 @@ def evaluate(
     allowed = Threat.parse(chosen["threat"])
     chosen["protocol"] = "thorough" if chosen["thorough"] else chosen["protocol"]
     protocols.named(chosen["protocol"], allowed)
+    proving.wanted(chosen["certify"], allowed)
     claims = [Assertion.parse(text) for text in chosen["assert"] or []]
     cluster = _cluster(chosen["ray"], chosen["ray_cores"])
     if chosen["out"] is not None:
@@ -98,7 +106,7 @@ def evaluate(
         with terminal.progress() as bars:
             task = bars.add_task(chosen["protocol"], total=None, note="")
             evaluation = measure(
-                network, found, allowed, chosen["protocol"], seed=chosen["seed"], precision=chosen["precision"], out=place,
+                network, found, allowed, chosen["protocol"], chosen["certify"], chosen["seed"], chosen["precision"], place,
                 assertion=claims, batch_size=chosen["batch_size"], budget=chosen["budget"], draws=chosen["draws"],
                 cluster=cluster, settings=settings, command=command_line(),
                 progress=lambda at: bars.update(task, **_shown(at)),
@@ -143,7 +151,9 @@ def _own_folder(chosen: dict[str, Any], settings: dict[str, str], network: Any, 
     """The folder of this question about this model: another question, or a changed model, gets another."""
     from ..fingerprint import of_model
 
-    asked = [chosen[name] for name in ("protocol", "seed", "precision", "assert", "budget", "draws", "classes")]
+    asked = [
+        chosen[name] for name in ("protocol", "certify", "seed", "precision", "assert", "budget", "draws", "classes")
+    ]
     return shared.own_folder("evaluate", *settings.values(), threat, *asked, of_model(network, found.floats()))
 
 
@@ -195,6 +205,8 @@ def _show_findings(evaluation: Evaluation) -> None:
 
         for sentence in gap_words(evaluation.defense)[1 if evaluation.defense.gap > 0 else 0 :]:  # the verdict has it
             terminal.sentence(sentence)
+    for note in evaluation.notes:
+        terminal.sentence(note, "· ")
     if evaluation.findings:
         terminal.out.print()
     shared.show_findings(evaluation.findings)
@@ -212,7 +224,7 @@ def _exit(evaluation: Evaluation, claims: list[Assertion], quiet: bool) -> None:
     worst = 0
     for claim in claims:
         assert evaluation.robust_accuracy is not None
-        estimate = evaluation.robust_accuracy.attacked
+        estimate = getattr(evaluation.robust_accuracy, claim.measure)
         verdict = claim.verdict(estimate, evaluation.trust)
         worst = max(worst, claim.status(verdict), key=(0, 2, 1, 3).index)
         if not quiet:

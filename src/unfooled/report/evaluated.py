@@ -18,6 +18,7 @@ BADGES = {
     "invalid": "The number says nothing yet: what was measured shows that the evaluation failed.",
 }
 
+EXACT = f"{NO_SIGN} that the attacks failed, and what they have left is proved: on these images the number is exact."
 DOUBTS = {
     "suspect": "The numbers are provisional: see the findings.",
     "invalid": "Do not quote these numbers: see the findings.",
@@ -53,7 +54,7 @@ def context(evaluation: Evaluation) -> dict[str, Any]:
     assert robust is not None
     ranked = worst_first(e.classes)
     return {
-        "badge": BADGES.get(e.trust or ""),
+        "badge": EXACT if e.trust == "valid" and _closed(robust) else BADGES.get(e.trust or ""),
         "bracket": [bracket.draw(e, kind) for kind in ("wide", "narrow")],
         "parts": bracket.parts(e.clean_accuracy, robust),
         "judged": judged(e),
@@ -73,6 +74,10 @@ def context(evaluation: Evaluation) -> dict[str, Any]:
         "taxonomies": taxonomies(e),
         "snippets": {name: value for name, value in e.settings.items() if "\n" in value.strip()},
     }
+
+
+def _closed(robust: Bracket) -> bool:
+    return robust.certified is not None and robust.certified.value == robust.attacked.value
 
 
 def judged(evaluation: Evaluation) -> str:

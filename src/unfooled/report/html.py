@@ -20,6 +20,7 @@ KINDS = {
     "study": "Study",
     "sweep": "Sweep",
     "attack": "Attack",
+    "certificate": "Certificate",
     "evaluation": "Evaluation",
 }
 

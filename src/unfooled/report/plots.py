@@ -53,6 +53,7 @@ def panel(panel: Panel, narrow: bool = False, title: bool = True) -> Figure:
     axes.set_xlabel("\n".join(below), fontsize=SIZE, color=style.SOFT.light, labelpad=5, parse_math=False)
     if panel.ticks:
         places.draw(axes, panel.ticks, curves, looks, narrow)
+    _areas(axes, curves)
     for curve, look in zip(curves, looks, strict=True) if not panel.ticks else ():
         _curve(axes, curve, look)
     annotate.names(axes, curves, looks, names)
@@ -89,6 +90,20 @@ def _frame(axes: Axes, panel: Panel, curves: Sequence[Curve], narrow: bool) -> N
     axes.xaxis.set_major_locator(MaxNLocator(5 if narrow else 9, steps=[1, 2, 5, 10]))
     axes.tick_params(labelsize=SIZE, labelcolor=style.SOFT.light, color=style.GREY.light, length=3, width=0.8)
     axes.tick_params(axis="y", length=0)
+
+
+def _areas(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Fill what lies under a curve of the role "proved", what lies over one of "attacked", and hatch what is between."""
+    edges = {curve.role: curve for curve in curves if curve.role in style.EDGES}
+    if len(edges) < len(style.EDGES):
+        return
+    proved, attacked = ([100 * y.value for y in edges[role].y] for role in ("proved", "attacked"))
+    x = edges["proved"].x
+    axes.fill_between(x, 0, proved, color=style.EDGES["proved"].light, alpha=0.3, linewidth=0, zorder=1)
+    axes.fill_between(
+        x, proved, attacked, facecolor="none", edgecolor=style.RULE.light, hatch="////", linewidth=0, zorder=1
+    )
+    axes.fill_between(x, attacked, 100, color=style.LOST.light, alpha=0.6, linewidth=0, zorder=1)
 
 
 def _curve(axes: Axes, curve: Curve, look: Look) -> None:

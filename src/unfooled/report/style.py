@@ -51,6 +51,8 @@ MODELS = (
 )
 COLOURS = (PAPER, INK, SOFT, GREY, RULE, WASH, TINT, LOST, ALARM, *ADAPTIVE, *NON_ADAPTIVE, *MODELS)
 
+EDGES = {"proved": MODELS[0], "attacked": ADAPTIVE[0]}  # of areas: what is below the first, what is above the second
+
 MARKERS = ("o", "s", "^", "D", "v")
 SOLID: tuple[tuple[float, ...], ...] = ((), (1.2, 1.5), (7, 2, 1.5, 2))
 DASHED: tuple[tuple[float, ...], ...] = ((4.2, 2.4), (2.2, 2.2), (6, 2, 2, 2))
@@ -110,6 +112,8 @@ def _look(role: str, place: int, turn: int) -> Look:
         return Look(NON_ADAPTIVE[place % 3], DASHED[turn % 3], marker, 1.7, 4)
     if role == "clean":
         return Look(GREY, (), "", 1.0, 3)
+    if role in EDGES:
+        return Look(EDGES[role], (), "", 1.9, 5)
     return Look(MODELS[place % len(MODELS)], SOLID[turn % 3], marker, 1.9, 4)
 
 

@@ -11,6 +11,12 @@ from unfooled.results import Estimate, Evaluation, Panel, Table
 
 TERMS: tuple[tuple[str, str, str], ...] = (
     (
+        "Certified accuracy",
+        r"certified accuracy",
+        "The share of images that are right and proved to stay right, whatever is done to them within the threat. It is a "
+        "lower bound: what is not proved may hold all the same.",
+    ),
+    (
         "Accuracy under attack",
         r"accuracy|attack|fool",
         "The share of images still classified correctly after the attack. It is an upper bound: a stronger attack may "
@@ -36,6 +42,23 @@ TERMS: tuple[tuple[str, str, str], ...] = (
         r"\bfgsm\b",
         "One step. Every pixel moves by eps in the direction that raises the loss: x′ = x + ε · sign(∇ₓ loss). "
         "Goodfellow et al. 2015.",
+    ),
+    (
+        "IBP",
+        r"\bibp\b",
+        "Interval bound propagation: an interval for every number goes through every layer. Fast, loose. Gowal et al. 2018.",
+    ),
+    (
+        "CROWN",
+        r"\bcrown\b",
+        "A line under and one over every activation, followed back to the image. alpha-crown chooses the slopes of these "
+        "lines by gradient. Zhang et al. 2018, Xu et al. 2021.",
+    ),
+    (
+        "Randomized smoothing",
+        r"\bsmooth(ing|ed)\b",
+        "The smoothed classifier answers what the model answers most often on the image with noise. If that majority is "
+        "large enough, no small change can take it away. Cohen et al. 2019.",
     ),
     (
         "PGD",
@@ -82,7 +105,10 @@ TERMS: tuple[tuple[str, str, str], ...] = (
 
 def terms(evaluation: Evaluation) -> list[tuple[str, str]]:
     """The terms that occur in an evaluation, with what they mean."""
-    return terms_in(_texts(evaluation))
+    found = terms_in(_texts(evaluation))
+    return (
+        found if evaluation.kind != "certificate" else [(name, words) for name, words in found if "attack" not in name]
+    )
 
 
 def terms_in(texts: Iterable[str]) -> list[tuple[str, str]]:

@@ -1,0 +1,197 @@
+"""The bracket of `evaluate`: proved first, the rest attacked, and an alarm where the two contradict each other."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import unfooled as uf
+from unfooled import board, proving
+from unfooled.certificates import IBP, cost
+from unfooled.certificates.proof import Problem
+from unfooled.errors import InternalError, ModelError, ParameterError
+from unfooled.store import RunFolder, shard_file
+from unfooled.verification import verify
+
+EPS = 0.1
+
+
+def linear():
+    """Two classes by the mean of an image: how far each image is from the other class is known."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.stack([-torch.ones(16), torch.ones(16)]))
+        model[1].bias.copy_(torch.tensor([8.0, -8.0]))
+    return model.eval()
+
+
+def brightness(count=120):
+    """Images that are grey up to noise: (N, 1, 4, 4), their labels, and the eps that each withstands."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.rand(count, generator=generator) * 0.6 + 0.2
+    images = (means[:, None, None, None] + 0.05 * (torch.rand(count, 1, 4, 4, generator=generator) - 0.5)).clamp(0, 1)
+    labels = (means > 0.5).long()
+    return images, labels, (images.flatten(1).mean(1) - 0.5).abs()
+
+
+def test_a_linear_model_is_decided_on_every_image(tmp_path):
+    """Intervals are exact there, so the bracket closes on the known answer."""
+    images, labels, reach = brightness()
+    found = uf.evaluate(linear(), (images, labels), uf.Linf(EPS), "quick", "auto", out=tmp_path / "run")
+    right = (linear()(images).argmax(1) == labels) & (reach > EPS)
+    assert found.robust_accuracy.certified.value == found.robust_accuracy.attacked.value == right.double().mean()
+    radii = {example.index: example.certified_radius for example in found.examples}
+    assert {name for name, radius in radii.items() if radius == EPS} == set(right.nonzero().squeeze(1).tolist())
+    assert found.verdict[0].startswith("Exactly")
+    assert found.settings["certificates"] == "ibp, crown, alpha-crown"
+
+
+def test_what_is_proved_is_not_attacked_but_for_a_sample(tmp_path, monkeypatch):
+    monkeypatch.setattr(proving, "SAMPLE", 5)
+    images, labels, reach = brightness()
+    asked = []
+    once = board.attack
+
+    def counted(model, x, y, threat, plan, **options):
+        asked.append((str(plan), len(x)))
+        return once(model, x, y, threat, plan, **options)
+
+    monkeypatch.setattr(board, "attack", counted)
+    found = uf.evaluate(linear(), (images, labels), uf.Linf(EPS), "quick", "ibp", out=tmp_path / "run")
+    (table,) = [table for table in found.tables if table.id == "proofs"]
+    proved = int(table.rows[0][2])
+    assert proved == int(((linear()(images).argmax(1) == labels) & (reach > EPS)).sum())
+    assert asked[0] == (str(proving.CHEAP), 5)
+    assert "5 of the images" in table.caption
+    rest = found.clean_accuracy.value * len(images) - proved
+    assert all(count <= rest for plan, count in asked[1:])
+    log = RunFolder(tmp_path / "run").logs()[0]
+    assert log["doubted"] == 5
+
+
+def wrong(slack):
+    """Bounds that promise too much."""
+    least = Problem.least
+    return lambda self, method, rows: least(self, method, rows) + slack
+
+
+def test_an_unsound_bound_trips_the_alarm(tmp_path, monkeypatch):
+    """The sample's cheap attack finds it; certificate and adversarial example are both kept."""
+    monkeypatch.setattr(Problem, "least", wrong(100.0))
+    images, labels, _ = brightness()
+    with pytest.raises(InternalError, match=r"contradict each other.* pgd .* ibp has proved that none does"):
+        uf.evaluate(linear(), (images, labels), uf.Linf(EPS), "quick", "ibp", out=tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    log = run.logs()[0]
+    example = log["contradiction"]["example"]
+    assert example in [name for name, _, _ in log["proofs"]]
+    held = run.arrays(shard_file(0))
+    point = torch.from_numpy(held["adversarial"][held["example"].tolist().index(example)])
+    assert uf.Linf(EPS).contains(point[None], images[example][None]).all()
+    assert linear()(point[None]).argmax() != labels[example]
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+    with pytest.raises(InternalError, match="contradict each other"):  # and it stays, also for who goes on
+        uf.evaluate(linear(), (images, labels), uf.Linf(EPS), "quick", "ibp", out=tmp_path / "run")
+
+
+def test_an_unsound_bound_at_another_size_trips_it_too(tmp_path, monkeypatch):
+    """At eps itself nothing is wrong; the certified radius is above the smallest change found."""
+    least = Problem.least
+
+    def at_more(self, method, rows):
+        return least(self, method, rows) + (100.0 if self.threat.eps > EPS else 0.0)
+
+    monkeypatch.setattr(Problem, "least", at_more)
+    images, labels, _ = brightness()
+    with pytest.raises(InternalError, match="has proved that none of up to 0.2 does"):
+        uf.evaluate(linear(), (images, labels), uf.Linf(EPS), "fast", "ibp", out=tmp_path / "run")
+
+
+def test_the_curve_is_stacked(tmp_path):
+    """At every eps proved and fooled leave the truth between them; here nothing is between."""
+    images, labels, _ = brightness()
+    found = uf.evaluate(linear(), (images, labels), uf.Linf(EPS), "fast", "auto", out=tmp_path / "run")
+    (panel,) = [panel for panel in found.panels if panel.id == "bracket"]
+    below, above = panel.curves
+    assert (below.role, above.role) == ("proved", "attacked")
+    assert below.x == above.x
+    assert [y.value for y in below.y] == sorted((y.value for y in below.y), reverse=True)
+    for low, high in zip(below.y, above.y, strict=True):
+        assert low.value <= high.value <= low.value + 1 / low.n + 1e-9
+    assert len({y.value for y in below.y}) > 2
+
+
+class Odd(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = linear()
+
+    def forward(self, x):
+        return self.inner(x.sort(-1).values)
+
+
+def test_what_has_no_bounds_is_attacked_and_said(tmp_path):
+    images, labels, _ = brightness()
+    found = uf.evaluate(Odd(), (images, labels), uf.Linf(EPS), "quick", "auto", out=tmp_path / "run")
+    assert found.robust_accuracy.certified is None
+    assert any("Nothing was proved" in note and "sort" in note for note in found.notes)
+    with pytest.raises(ModelError, match="sort"):
+        uf.evaluate(Odd(), (images, labels), uf.Linf(EPS), "quick", "ibp", out=tmp_path / "other")
+
+
+def test_a_dear_method_is_left_out_of_auto(tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "SLOW", 0.0)
+    images, labels, _ = brightness()
+    found = uf.evaluate(linear(), (images, labels), uf.Linf(EPS), "quick", "auto", out=tmp_path / "run")
+    assert found.settings["certificates"] == "ibp"
+    assert any(note.startswith("crown and alpha-crown would take") for note in found.notes)
+
+
+def test_certified_can_be_asserted(tmp_path):
+    images, labels, _ = brightness(300)
+    data = images, labels
+    found = uf.evaluate(linear(), data, uf.Linf(0.01), "quick", "ibp", out=tmp_path / "run", assertion="certified>=0.5")
+    assert len(found.examples) < 300  # it was certain before the end
+    with pytest.raises(ParameterError, match="Say certify='auto'"):
+        uf.evaluate(linear(), data, uf.Linf(0.01), "quick", assertion="certified>=0.5")
+
+
+def test_another_certify_is_another_run(tmp_path):
+    images, labels, _ = brightness()
+    uf.evaluate(linear(), (images, labels), uf.Linf(EPS), "quick", "ibp", out=tmp_path / "run")
+    with pytest.raises(uf.errors.OutputError, match="certify"):
+        uf.evaluate(linear(), (images, labels), uf.Linf(EPS), "quick", out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("certify", ["crwn", 3, "ibp:steps=2"])
+def test_methods_that_there_are_not(certify):
+    images, labels, _ = brightness()
+    with pytest.raises(ParameterError, match=r"crown|certify|steps"):
+        uf.evaluate(linear(), (images, labels), uf.Linf(EPS), "quick", certify)
+
+
+def test_verify_proves_again(tmp_path, monkeypatch):
+    images, labels, _ = brightness()
+    run = tmp_path / "run"
+    with monkeypatch.context() as broken:
+        broken.setattr(Problem, "least", wrong(0.1))  # too little for an attack to notice
+        broken.setattr(proving, "SAMPLE", 0)
+        broken.setattr(proving, "RADII", 0)
+        images[0] = 0.5 + EPS - 1e-4
+        labels[0] = 1
+        broken.setattr("unfooled.board.Board._heed", lambda self, fooled: None)
+        uf.evaluate(linear(), (images, labels), uf.Linf(EPS), "quick", IBP.name, out=run)
+    found = verify(run, linear(), (images, labels))
+    assert [(p.example, p.what) for p in found.problems if p.example is not None] == [(0, "certificate")]
+
+
+def test_the_command_proves(tmp_path, capsys):
+    from unfooled.cli import run
+
+    words = ["evaluate", "fashion-mnist/plain", "fashion-mnist-sample[0:12]", "--threat", "linf:0.0005", "--protocol"]
+    assert run([*words, "quick", "--certify", "ibp", "--out", str(tmp_path / "run"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["robust_accuracy"]["certified"]["n"] == 12
+    assert run([*words, "quick", "--certify", "ipb", "--out", str(tmp_path / "other")]) == 64
+    assert "Did you mean 'ibp'" in capsys.readouterr().err
