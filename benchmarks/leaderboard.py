@@ -4,28 +4,34 @@
 
 docs/leaderboard.toml lists the entries. Each is evaluated by `unfooled.evaluate` with the protocol `standard` on the first
 --images test images of its data set, in a run folder of its own under --out: a run that was stopped goes on. What the folder
-then holds is verified once more, example by example, as `unfooled verify` does it. --report only makes the tables of what the
-folders hold. The tables go into docs/leaderboard.md.
+then holds is verified once more, example by example, as `unfooled verify` does it, and its numbers go into
+docs/leaderboard.json with the machine and the digest of the weights. --report only makes the tables of docs/leaderboard.md
+from that file; an entry whose weights have changed since is left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import sys
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import unfooled as uf
-from unfooled.store import RunFolder
+from unfooled.fingerprint import state_hash
+from unfooled.results import Estimate
 from unfooled.verification import verify
 
-from .common import ROOT, machine, table, write_section
+from .common import ROOT, table, write_section
 
 ENTRIES = ROOT / "docs" / "leaderboard.toml"
+NUMBERS = ROOT / "docs" / "leaderboard.json"
 PAGE = ROOT / "docs" / "leaderboard.md"
 RUNS = ROOT / "runs" / "leaderboard"
 BOARDS = {"fashion-mnist": "linf:0.1", "mnist": "linf:0.3"}
@@ -39,6 +45,7 @@ class Entry:
     data:     the board.
     how:      the objective and what it cost, in a few words.
     command:  what trains it.
+    certify:  what proves, as `evaluate` takes it; empty: nothing is to be proved.
     network, file, sha256:  for weights that do not ship with the package.
     """
 
@@ -46,6 +53,7 @@ class Entry:
     data: str
     how: str
     command: str
+    certify: str = ""
     network: str = ""
     file: str = ""
     sha256: str = ""
@@ -68,40 +76,28 @@ def entries() -> list[Entry]:
     return [Entry(**one) for one in found["entry"]]
 
 
-def evaluated(entry: Entry, images: int, out: Path) -> None:
-    """The entry's run folder, made or gone on with, and verified."""
-    folder = out / f"{entry.name.replace('/', '-')}-{images}"
-    uf.evaluate(entry.model(), f"{entry.data}:test[0:{images}]", BOARDS[entry.data], "standard", out=folder)
-    answer = verify(folder, entry.model(), uf.data.load(f"{entry.data}:test[0:{images}]"))
+def evaluated(entry: Entry, images: int, out: Path) -> dict[str, Any]:
+    """The entry's numbers, from its run folder, which is made or gone on with, and verified."""
+    folder, model = out / f"{entry.name.replace('/', '-')}-{images}", entry.model()
+    data = f"{entry.data}:test[0:{images}]"
+    found = uf.evaluate(model, data, BOARDS[entry.data], "standard", entry.certify or None, out=folder)
+    answer = verify(folder, model, uf.data.load(data))
     if not answer.holds:
         first = answer.problems[0]
         raise uf.errors.DataError(
             f"{entry.name}: {folder} does not hold when it is verified: example {first.example}: {first.what}."
         )
+    robust = found.robust_accuracy
+    return {
+        "images": images, "weights": state_hash(model), "clean": found.clean_accuracy.value,
+        "attacked": _numbers(robust.attacked), "certified": robust.certified and _numbers(robust.certified),
+        "trust": _trust(found), "parameters": sum(p.numel() for p in model.parameters()),
+        "machine": f"{found.environment.machine}, torch {found.environment.torch}",
+    }  # fmt: skip
 
 
-def board(data: str, images: int, out: Path) -> str:
-    """The table of one board, best first; entries whose trust is not valid stand below the others, with what was found."""
-    rows = []
-    for entry in (one for one in entries() if one.data == data):
-        folder = RunFolder(out / f"{entry.name.replace('/', '-')}-{images}")
-        if not (folder.path / "evaluation.json").exists():
-            continue
-        found = folder.evaluation()
-        told = found.robust_accuracy.attacked
-        rows.append((told.value, entry, found, f"[{100 * told.low:.1f}, {100 * told.high:.1f}]"))
-    rows.sort(key=lambda row: (row[2].trust != "valid", -row[0]))  # what is doubted stands below what is not
-    head = ["", "clean, %", "robust, %", "95 % interval", "trust", "how", "parameters"]
-    lines = [
-        [
-            f"`{entry.name}`", f"{100 * found.clean_accuracy.value:.1f}", f"**{100 * value:.1f}**", span, _trust(found),
-            entry.how,
-            f"{sum(p.numel() for p in entry.model().parameters()) / 1e6:.2f} M",
-        ]
-        for value, entry, found, span in rows
-    ]  # fmt: skip
-    told = f"Linf {BOARDS[data].partition(':')[2]}, protocol `standard`, the first {images} test images. {machine()}."
-    return f"{told}\n\n{table(head, lines)}"
+def _numbers(estimate: Estimate) -> list[float]:
+    return [estimate.value, estimate.low, estimate.high]
 
 
 def _trust(found: uf.Evaluation) -> str:
@@ -110,26 +106,52 @@ def _trust(found: uf.Evaluation) -> str:
     return f"{found.trust}: {', '.join(doubts)}" if doubts else found.trust
 
 
+def board(data: str, held: dict[str, Any]) -> str:
+    """The table of one board, best first; entries whose trust is not valid stand below the others, with what was found."""
+    mine = [entry for entry in entries() if entry.data == data and entry.name in held]
+    mine.sort(key=lambda entry: (held[entry.name]["trust"] != "valid", -held[entry.name]["attacked"][0]))
+    head = ["", "clean, %", "attacked, %", "proved, %", "trust", "how", "parameters", "images", "machine"]
+    lines = []
+    for entry in mine:
+        row = held[entry.name]
+        if state_hash(entry.model()) != row["weights"]:
+            print(f"left out: the weights of {entry.name} have changed since it was evaluated.", file=sys.stderr)
+            continue
+        lines.append([
+            f"`{entry.name}`", f"{100 * row['clean']:.1f}", _shown(row["attacked"]),
+            _shown(row["certified"]) if row["certified"] else "–", row["trust"], entry.how,
+            f"{row['parameters'] / 1e6:.2f} M", str(row["images"]), row["machine"],
+        ])  # fmt: skip
+    return f"Linf {BOARDS[data].partition(':')[2]}, protocol `standard`, the first test images.\n\n{table(head, lines)}"
+
+
+def _shown(numbers: Sequence[float]) -> str:
+    value, low, high = (100 * number for number in numbers)
+    return f"**{value:.1f}** [{low:.1f}, {high:.1f}]"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--only", nargs="+", default=[])
     parser.add_argument("--out", type=Path, default=RUNS)
-    parser.add_argument("--report", action="store_true", help="make the tables of what has run")
+    parser.add_argument("--report", action="store_true", help="only make the tables")
     asked = parser.parse_args()
     failed = 0
+    held = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
     for entry in entries():
         if asked.report or (asked.only and entry.name not in asked.only):
             continue
         try:
-            evaluated(entry, asked.images, asked.out)
+            held[entry.name] = evaluated(entry, asked.images, asked.out)
+            NUMBERS.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n")
         except uf.errors.MissingData as reason:
             print(f"skipped: {reason}")
         except uf.errors.UnfooledError as reason:
             print(f"failed: {reason}", file=sys.stderr)
             failed += 1
     for data in BOARDS:
-        text = board(data, asked.images, asked.out)
+        text = board(data, held)
         print(text)
         write_section(data, text, PAGE)
     return 1 if failed else 0

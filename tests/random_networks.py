@@ -2,7 +2,7 @@
 
 `network(seed)` draws a structure over every layer that certificates support, in the spellings that people use, and
 weights that are awkward: exact zeros, ties at kinks, dead units, huge and tiny scales. `case(seed)` puts images, labels
-and a threat to it. With `exact` a network has affine layers, ReLU, LeakyReLU and max pooling alone, and so few units
+and a threat to it; `cases(seed)` gives many cases of one structure, each with weights of its own. With `exact` a network has affine layers, ReLU, LeakyReLU and max pooling alone, and so few units
 that `milp` solves it.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import operator
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -201,14 +201,15 @@ class Drawing:
         self.fill(module)
         return Functional(module) if not self.exact and self.chance(0.2) else module
 
+    @torch.no_grad()
     def fill(self, m: nn.Module) -> None:
+        """Draw a layer's weights, in place: a traced graph that holds them sees the new ones."""
         if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d):
-            m.running_mean, m.running_var = (
-                0.5 * self.normal(m.num_features),
-                self.normal(m.num_features).square() + 0.05,
-            )
+            m.running_mean.copy_(0.5 * self.normal(m.num_features))
+            m.running_var.copy_(self.normal(m.num_features).square() + 0.05)
             if m.affine:
-                m.weight.data, m.bias.data = self.normal(m.num_features), 0.3 * self.normal(m.num_features)
+                m.weight.copy_(self.normal(m.num_features))
+                m.bias.copy_(0.3 * self.normal(m.num_features))
             return
         w = self.normal(*m.weight.shape)
         style = self.die.choice(("plain", "plain", "ternary", "sparse", "scaled"))
@@ -223,7 +224,7 @@ class Drawing:
             w = w * self.die.choice((0.3, 3.0) if self.exact else (1e-4, 0.01, 10.0, 300.0))
         if self.chance(0.1):
             w[self.die.randrange(len(w))] = 0.0
-        m.weight.data = w
+        m.weight.copy_(w)
         if m.bias is None:
             return
         rows = w.flatten(1)
@@ -232,7 +233,7 @@ class Drawing:
         b = bias[self.die.choice(("random", "zero", "centred", "centred"))].clone()
         if self.chance(0.2):  # a unit that is dead, or always on, or cancels almost all of its sum
             b[self.die.randrange(len(b))] = self.die.choice((-10.0, 10.0) if self.exact else (-100.0, 100.0, 1e4, -1e4))
-        m.bias.data = b
+        m.bias.copy_(b)
 
     def activation(self) -> nn.Module:
         name = self.main if self.exact or self.chance(0.8) else self.die.choice(tuple(ACTIVATIONS))
@@ -381,6 +382,21 @@ def network(seed: int, exact: bool = False) -> tuple[nn.Module, Shape]:
         return Drawing(seed, exact).network()
 
 
+@torch.no_grad()
+def redraw(model: nn.Module, seed: int) -> None:
+    """Other weights and buffers in place, drawn as `network` draws them; numbers that are part of the code stay."""
+    drawing = Drawing(seed, exact=False)
+    for m in model.modules():
+        if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d):
+            drawing.fill(m)
+        elif isinstance(m, Normalize):
+            m.mean.copy_(0.5 + 0.1 * drawing.normal(*m.mean.shape))
+            m.std.copy_(0.2 + 0.3 * drawing.normal(*m.std.shape).abs())
+        elif isinstance(m, Constant) and isinstance(m.value, Tensor):
+            value = drawing.normal(*m.value.shape)
+            m.value.copy_(value + value.sign() * 0.3 if m.spelling in ("x / c", "torch.div") else value)
+
+
 # --- with data and a threat ------------------------------------------------------------------------------------------
 
 
@@ -404,6 +420,28 @@ def case(seed: int, count: int = 3, exact: bool = False) -> Case:
     exact:  Linf alone, a radius neither tiny nor huge, no mask: what `milp` solves well.
     """
     model, shape = network(seed, exact)
+    return _case(seed, model, shape, count, exact)
+
+
+def cases(first: int, end: int, count: int = 3) -> Iterator[Case]:
+    """The structure of `case(first)`, with that case's weights and then others for each further seed.
+
+    All share one model, whose weights change from case to case.
+    """
+    model, shape = network(first)
+    for seed in range(first, end):
+        if seed > first:
+            redraw(model, seed)
+        yield _case(seed, model, shape, count, wide=None if seed == first else model_dtype(model) == torch.float64)
+
+
+def model_dtype(model: nn.Module) -> torch.dtype:
+    """Of the weights."""
+    return next(model.parameters()).dtype
+
+
+def _case(seed: int, model: nn.Module, shape: Shape, count: int, exact: bool = False, wide: bool | None = None) -> Case:
+    """Images, labels and a threat; in float64 if `wide`, None: that is drawn too."""
     die, make = random.Random(f"case {seed} {exact}"), torch.Generator().manual_seed(seed + 1)
     images = torch.rand((count, *shape), generator=make)
     images[1::3] = (2 * images[1::3]).round() / 2  # on the walls of the box, and where centred kinks meet
@@ -423,7 +461,8 @@ def case(seed: int, count: int = 3, exact: bool = False) -> Case:
         bounds = die.choice(((-1.0, 2.0), (images.amin(0) * 0.5, images.amax(0) + 0.25), (0.0, torch.ones(shape[-1:]))))
     if not exact and die.random() < 0.15:
         mask = torch.rand(die.choice((shape, shape[-1:])), generator=make) < 0.6
-    if not exact and die.random() < 0.1:
+    drawn = not exact and die.random() < 0.1
+    if drawn if wide is None else wide:
         model, images = model.double(), images.double()
         bounds = tuple(b.double() if isinstance(b, Tensor) else b for b in bounds)
     with torch.no_grad():

@@ -109,7 +109,7 @@ def test_a_shell_that_is_not_known_is_a_usage_error_in_one_line(tmp_path, monkey
 
 
 def test_the_names_are_those_that_there_are():
-    from unfooled import data, models
+    from unfooled import certificates, data, models
     from unfooled.attacks import ATTACKS, PLANS
     from unfooled.cli import listing
     from unfooled.defenses import DEFENSES
@@ -120,6 +120,7 @@ def test_the_names_are_those_that_there_are():
 
     assert NAMES["attacks"] == (*ATTACKS, *NAMES["attacks"][len(ATTACKS) :])
     assert [name.rstrip(":(") for name in NAMES["attacks"][len(ATTACKS) :]] == list(PLANS)
+    assert NAMES["certificates"] == ("auto", *certificates.METHODS)
     assert set(NAMES["data"]) == set(data.names())
     assert set(NAMES["defenses"]) == set(DEFENSES)
     assert NAMES["models"] == (*models.BUNDLED, *models.NETWORKS, "timm:", "hf:", "https://")

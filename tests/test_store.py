@@ -390,7 +390,8 @@ def test_runs_are_listed_whatever_their_state(tmp_path, capsys, monkeypatch):
     assert found["open"]["state"] == "unfinished: 2 of 3 shards"
     assert found["done"] | {"when": ""} == {
         "name": "done", "kind": "evaluation", "when": "", "model": "m behind blur:1", "data": "d", "threat": "linf:1",
-        "protocol": "fast", "clean": "90.0 %", "attacked": "40.0 %", "trust": "suspect", "state": "finished",
+        "protocol": "fast", "clean": "90.0 %", "attacked": "40.0 %", "proved": "", "trust": "suspect",
+        "state": "finished",
     }  # fmt: skip
     for name, words in (("row", "Shard 0"), ("text", "evaluation.json is damaged"), ("database", "evidence.sqlite is")):
         assert found[name]["state"].startswith("damaged: "), name

@@ -120,14 +120,16 @@ class Seen:
     own: Tensor
 
 
-def attacked(c: Case, count: int = 64, steps: int = 8) -> Seen:
+def attacked(c: Case, count: int = 64, steps: int = 8, wide: nn.Module | None = None) -> Seen:
     """Sample the set, then minimise every margin and every logit, and its negative, from the best sample.
 
     By Frank & Wolfe's steps, which stay in the set, steps 2/(t+2), the first one a corner. All points
     on the way count. The best of each are then rounded to the model's precision, at the ball's edge and beyond it by the
     tolerance of `Threat.contains`; those that it lets pass count as float32 points.
+
+    wide:  the model in float64, if there is a copy already.
     """
-    wide, ball = copy.deepcopy(c.model).to(F64), Ball.of(c)
+    wide, ball = copy.deepcopy(c.model).to(F64) if wide is None else wide, Ball.of(c)
     make = torch.Generator().manual_seed(c.seed)
     n, shape = len(c.images), c.images.shape[1:]
 

@@ -64,7 +64,7 @@ WORDS = {  # fields that the records' own accounts leave to their names
     "AttackCost.examples": "images that it was tried on",
     "AttackCost.fooled": "of these, images that it fooled",
     "Bracket.attacked": "from above: the share right on the image and under every attack",
-    "Bracket.certified": "from below: the share proved. No certificates yet: null",
+    "Bracket.certified": "from below: the share proved; null where nothing was to be",
     "Finding.threshold": "the one beyond which it is a finding; null: any",
     "Remedy.fooled": "images that it fooled, not fooled before",
     "Example.index": "the image's number in the data",

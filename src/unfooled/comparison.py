@@ -110,6 +110,8 @@ def compare(a: str | Path | RunFolder, b: str | Path | RunFolder) -> Comparison:
 
 def _examples(run: RunFolder, answer: Evaluation) -> list[Example]:
     """The examples of the answer; of a run that lists none there, those of its evidence."""
+    if answer.kind == "certificate":
+        raise DataError(f"{run.path} holds certificates and no attacks, so it cannot be compared by example.")
     if answer.examples or not (run.path / "evidence.sqlite").exists():
         found = answer.examples
     else:

@@ -3,6 +3,7 @@
     spec.json             the question: model, data, threat, attack, seed
     evidence.sqlite       one row per example, one record per shard
     adversarial/          the adversarial examples of each shard, safetensors, lossless
+    certificates/         of a run that proves: what was proved of the examples of each shard, in place of them
     kept/                 what the whole run goes by, such as its preflight, as JSON
     pictures.safetensors  the images that the report shows
     evaluation.json       the answer
@@ -62,6 +63,7 @@ class Row(NamedTuple):
 
 
 COLUMNS = Row._fields
+KINDS = ("adversarial", "certificates")  # of what the files of shards hold
 _KINDS = (int, int, int, bool, bool, float, int, int, object, object)
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS shards (number INTEGER PRIMARY KEY, file TEXT, seconds REAL, notes TEXT, log TEXT, "
@@ -73,9 +75,9 @@ _TABLES = (
 _BEFORE_SPEC = {"lock", "spec.json.part", ".unfooled-probe"}  # what a process killed at its very start may leave
 
 
-def shard_file(number: int) -> str:
-    """The name of the file with a shard's adversarial examples: arrays `adversarial` and `example`."""
-    return f"adversarial/{number:05d}.safetensors"
+def shard_file(number: int, kind: str = KINDS[0]) -> str:
+    """The name of the file with a shard's adversarial examples, arrays `adversarial` and `example`; or certificates."""
+    return f"{kind}/{number:05d}.safetensors"
 
 
 def _digest(*parts: Any) -> str:
@@ -144,11 +146,12 @@ class RunFolder:
 
     def _abandon(self) -> None:
         """Take `begin` back, unless something was found here."""
-        removable = {"spec.json", "evidence.sqlite", "kept", "adversarial"}
+        removable = {"spec.json", "evidence.sqlite", "kept", *KINDS}
         with suppress(OSError, DataError):
             held = {place.name for place in self.path.iterdir()} - {"lock"}
-            if held <= removable and not self.shards() and not any((self.path / "adversarial").glob("*")):
-                for name in held & {"adversarial", "kept"}:
+            found = any(file for kind in KINDS for file in (self.path / kind).glob("*"))
+            if held <= removable and not self.shards() and not found:
+                for name in held & {"kept", *KINDS}:
                     shutil.rmtree(self.path / name)
                 for name in held & {"spec.json", "evidence.sqlite"}:
                     (self.path / name).unlink()
@@ -190,10 +193,12 @@ class RunFolder:
         seconds: float = 0.0,
         notes: Sequence[str] = (),
         log: Any = None,
+        kind: str = KINDS[0],
     ) -> None:
         """Put one shard on disk: its adversarial examples and evidence, what it took, what was noted.
 
-        log:  the run's own record of the shard, any JSON value.
+        log:   the run's own record of the shard, any JSON value.
+        kind:  what the arrays are: "adversarial" or "certificates".
 
         Raises `OutputError`; then nothing of the shard is left, and nothing of others is lost.
         """
@@ -201,7 +206,7 @@ class RunFolder:
             raise InternalError(f"Shard {number} of {self.path} is finished already.")
         held = sorted((_stored(Row(*row)) for row in rows), key=lambda row: row[0])
         told = (float(seconds), json.dumps(list(notes)), json.dumps(log))
-        name = shard_file(number)
+        name = shard_file(number, kind)
         written = self.write_arrays(name, arrays)
         digests = (_digest(number, held), _digest(number, told), written)
         try:
@@ -233,7 +238,7 @@ class RunFolder:
                 database.execute("DELETE FROM evidence WHERE shard = ?", (number,))
                 database.execute("DELETE FROM shards WHERE number = ?", (number,))
             with writing(self.path / aside):
-                for name in (shard_file(number), "evaluation.json"):
+                for name in (*(shard_file(number, kind) for kind in KINDS), "evaluation.json"):
                     if (self.path / name).exists():
                         (self.path / name).replace(self.path / aside / Path(name).name)
             return self.path / aside
@@ -324,7 +329,7 @@ class RunFolder:
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         """Arrays that were written under that name; those of a finished shard are checked."""
-        if name.startswith("adversarial/"):
+        if name.partition("/")[0] in KINDS:
             self._check_file(name)
         return self.found(name)
 
@@ -354,8 +359,11 @@ class RunFolder:
         """Read all evidence. Raises `DataError` if a finished shard is not as it was written."""
         if (self.path / "evidence.sqlite").exists():
             self.evidence()
-            for number in self.logs():
-                self._check_file(shard_file(number))
+            self.logs()
+            with self._reading() as database:
+                files = [name for (name,) in database.execute("SELECT file FROM shards ORDER BY number")]
+            for name in files:
+                self._check_file(name)
 
     def _check_file(self, name: str) -> None:
         with self._reading() as database:

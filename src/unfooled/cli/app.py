@@ -8,6 +8,7 @@ import typer
 
 from .._version import __version__
 from .attack import attack
+from .certify import certify
 from .compare import compare
 from .demo import demo
 from .doctor import doctor
@@ -51,6 +52,7 @@ app.command()(demo)
 app.command()(doctor)
 app.command()(evaluate)
 app.command()(attack)
+app.command()(certify)
 app.command()(sweep)
 app.command()(study)
 app.command()(train)

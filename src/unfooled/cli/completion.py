@@ -15,22 +15,25 @@ from ..studies.registry import STUDIES
 OPTIONS = ("--install-completion", "--show-completion")
 SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 PLANS = ("restarts:", "targeted:", "cascade(", "escalate(")
-NETWORKS = ("seed-cnn", "small-cnn", "small-resnet")
+NETWORKS = ("seed-cnn", "small-cnn", "certified-cnn", "small-resnet")
 NAMES: dict[str, tuple[str, ...]] = {
     "attacks": (*ACCESS, *PLANS),
+    "certificates": ("auto", "ibp", "crown", "alpha-crown"),
     "data": ("mnist", "fashion-mnist", "fashion-mnist-sample", "cifar10", "gtsrb"),
     "defenses": (
         "blur", "percentile", "median", "bit-depth", "jpeg", "tv", "random-shift", "resize-pad", "noise", "thermometer",
     ),
     "models": (
         "fashion-mnist/plain", "fashion-mnist/hardened", "fashion-mnist/pgd-small", "fashion-mnist/trades-small",
-        "mnist/pgd-small", *NETWORKS, "timm:", "hf:", "https://",
+        "fashion-mnist/ibp", "mnist/pgd-small", "mnist/ibp", *NETWORKS, "timm:", "hf:", "https://",
     ),
     "networks": NETWORKS,
     "protocols": ("quick", "fast", "standard", "thorough"),
+    "proofs": ("auto", "ibp", "crown", "alpha-crown", "smoothing:"),
     "recipes": (
         "standard", "fast-at", "n-fgsm", "grad-align", "pgd", "pgd-10", "trades", "mart", "noise", "smooth-adv",
-        "pgd-fashion-mnist", "trades-fashion-mnist", "pgd-mnist",
+        "pgd-fashion-mnist", "trades-fashion-mnist", "pgd-mnist", "ibp", "crown-ibp", "sabr", "mtl-ibp",
+        "ibp-fashion-mnist", "ibp-mnist", "ibp-mnist-0.1",
     ),
     "studies": tuple(STUDIES),
     "threats": ("linf:8/255", "l2:0.5", "l1:12", "l0:20"),

@@ -9,7 +9,7 @@ import typer
 from ..errors import unknown
 from . import shared, terminal
 
-KINDS = ("attacks", "data", "defenses", "losses", "models", "protocols", "recipes", "threats")
+KINDS = ("attacks", "certificates", "data", "defenses", "losses", "models", "protocols", "recipes", "threats")
 
 
 def list_(
@@ -48,6 +48,10 @@ def _entries(kind: str) -> dict[str, str]:
         from .. import data
 
         return {case.name: f"{case.about} ({case.images:,} images; {case.terms})" for case in data.cases()}
+    if kind == "certificates":
+        from ..certificates.asked import ABOUT
+
+        return dict(ABOUT)
     if kind == "models":
         from .. import models
 

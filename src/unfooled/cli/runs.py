@@ -16,7 +16,7 @@ from . import shared, terminal
 if TYPE_CHECKING:
     from ..store import RunFolder
 
-COLUMNS = ("name", "kind", "when", "model", "data", "threat", "protocol", "clean", "attacked", "trust")
+COLUMNS = ("name", "kind", "when", "model", "data", "threat", "protocol", "clean", "attacked", "proved", "trust")
 MARKS = ("evaluation.json", "spec.json", "evidence.sqlite")  # a folder with one of them is a run
 
 
@@ -87,11 +87,13 @@ def _finished(run: RunFolder) -> dict[str, str]:
     from ..results import percent
 
     found = run.evaluation()
+    proved = found.certified_accuracy or (found.robust_accuracy.certified if found.robust_accuracy else None)
     return _asked(found.settings) | {
         "kind": found.kind,
         "when": found.created,
         "clean": percent(found.clean_accuracy) if found.clean_accuracy else "",
         "attacked": percent(found.robust_accuracy.attacked) if found.robust_accuracy else "",
+        "proved": percent(proved) if proved else "",
         "trust": found.trust or "",
         "state": "finished",
     }
@@ -109,7 +111,7 @@ def _asked(settings: dict[str, str]) -> dict[str, str]:
     found = {name: str(settings.get(name) or "") for name in ("model", "data", "threat")}
     if settings.get("defense"):
         found["model"] += f" behind {settings['defense']}"
-    return found | {"protocol": str(settings.get("protocol") or settings.get("attack") or "")}
+    return found | {"protocol": str(settings.get("protocol") or settings.get("attack") or settings.get("method") or "")}
 
 
 def _show(entries: list[dict[str, str]]) -> None:

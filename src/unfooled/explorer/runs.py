@@ -60,6 +60,8 @@ class Run:
         self.folder = folder
         self.evaluation: Evaluation = folder.evaluation()
         try:
+            if self.evaluation.kind == "certificate":
+                raise MissingData(f"{folder.path} holds certificates.")
             self.cases = _cases(folder.evidence())
         except MissingData:
             raise MissingData(
