@@ -62,12 +62,15 @@ def test_what_is_proved_is_not_attacked_but_for_a_sample(tmp_path, monkeypatch):
     (table,) = [table for table in found.tables if table.id == "proofs"]
     proved = int(table.rows[0][2])
     assert proved == int(((linear()(images).argmax(1) == labels) & (reach > EPS)).sum())
-    assert asked[0] == (str(proving.CHEAP), 5)
-    assert "5 of the images" in table.caption
+    log = RunFolder(tmp_path / "run").logs()[0]
+    drawn = proving.drawn(torch.arange(len(images)), 0).tolist()
+    doubted = len({name for name, *_ in log["proofs"]} & set(drawn))
+    assert 0 < doubted < 5
+    assert asked[0] == (str(proving.CHEAP), doubted)
+    assert f"{doubted} of the images" in table.caption
     rest = found.clean_accuracy.value * len(images) - proved
     assert all(count <= rest for plan, count in asked[1:])
-    log = RunFolder(tmp_path / "run").logs()[0]
-    assert log["doubted"] == 5
+    assert log["doubted"] == doubted
 
 
 def wrong(slack):
@@ -134,7 +137,7 @@ class Odd(nn.Module):
 def test_what_has_no_bounds_is_attacked_and_said(tmp_path):
     images, labels, _ = brightness()
     found = uf.evaluate(Odd(), (images, labels), uf.Linf(EPS), "quick", "auto", out=tmp_path / "run")
-    assert found.robust_accuracy.certified is None
+    assert found.robust_accuracy.certified.value == 0.0
     assert any("Nothing was proved" in note and "sort" in note for note in found.notes)
     with pytest.raises(ModelError, match="sort"):
         uf.evaluate(Odd(), (images, labels), uf.Linf(EPS), "quick", "ibp", out=tmp_path / "other")
@@ -195,3 +198,72 @@ def test_the_command_proves(tmp_path, capsys):
     assert found["robust_accuracy"]["certified"]["n"] == 12
     assert run([*words, "quick", "--certify", "ipb", "--out", str(tmp_path / "other")]) == 64
     assert "Did you mean 'ibp'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("threat", [uf.Linf(0.6), uf.L2(2.5), uf.L1(9.0)], ids=str)
+def test_what_nothing_in_the_box_can_fool_is_no_contradiction(threat):
+    """A certified size beyond the box, and no change that fools: both are right."""
+    sure = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    with torch.no_grad():
+        sure[1].weight.mul_(0.01)
+        sure[1].bias.copy_(torch.tensor([5.0, 0.0]))
+    found = uf.evaluate(sure.eval(), (brightness()[0], torch.zeros(120, dtype=torch.int64)), threat, "fast", "auto")
+    assert found.robust_accuracy.certified.value == 1.0
+
+
+def test_a_surrogate_that_leads_astray_does_not_silence_the_alarm(monkeypatch):
+    monkeypatch.setattr(Problem, "least", wrong(100.0))
+    images, labels, _ = brightness()
+    astray = linear()
+    with torch.no_grad():
+        astray[1].weight.neg_()
+    with pytest.raises(InternalError, match="contradict each other"):
+        uf.evaluate(linear(), (images, labels), uf.Linf(EPS), "quick", "ibp", surrogate=astray)
+
+
+def test_the_evidence_stays_where_no_folder_was_asked_for(monkeypatch):
+    monkeypatch.setattr(Problem, "least", wrong(100.0))
+    images, labels, _ = brightness()
+    with pytest.raises(InternalError) as told:
+        uf.evaluate(linear(), (images, labels), uf.Linf(EPS), "quick", "ibp")
+    place = str(told.value).split("; ")[-1].partition(" keeps both")[0]
+    assert RunFolder(place).logs()[0]["contradiction"]
+
+
+def test_the_attack_on_what_is_proved_is_no_attack_that_came_first():
+    """Square alone, after the sample: nothing says that gradients had failed."""
+    images, labels, _ = brightness(300)
+    plan = uf.attacks.Square(steps=100)
+    one, other = (uf.evaluate(linear(), (images, labels), uf.Linf(EPS), plan, certify) for certify in (None, "ibp"))
+    assert "black-box-better" not in {f.code for f in one.findings}
+    assert "black-box-better" not in {f.code for f in other.findings}
+
+
+def test_an_assertion_of_what_cannot_be_proved_is_answered(tmp_path, capsys):
+    from unfooled.cli import run
+
+    (tmp_path / "odd.py").write_text(
+        "from torch import nn\n\nclass Odd(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.last = nn.Linear(784, 10)\n\n    def forward(self, x):\n"
+        "        return self.last(x.flatten(1).sort(1).values)\n"
+    )
+    words = [
+        "evaluate",
+        f"{tmp_path}/odd.py:Odd",
+        "fashion-mnist-sample[0:30]",
+        "--protocol",
+        "quick",
+        "--certify",
+        "auto",
+    ]
+    status = run([*words, "--threat", "linf:0.01", "--assert", "certified>=0.5", "--out", str(tmp_path / "run")])
+    assert status in (1, 3)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Nothing was proved" in told
+
+
+def test_the_options_of_a_method_are_kept_for_verify(tmp_path):
+    images, labels, _ = brightness()
+    uf.evaluate(linear(), (images, labels), uf.Linf(EPS), "quick", "alpha-crown:steps=3", out=tmp_path / "run")
+    assert {by for _, by, _ in RunFolder(tmp_path / "run").logs()[0]["proofs"]} == {"alpha-crown:steps=3"}
+    assert verify(tmp_path / "run", linear(), (images, labels)).holds

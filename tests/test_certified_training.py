@@ -351,3 +351,46 @@ def test_what_cannot_be_bounded_is_named(model, threat, words):
 def test_recipes_are_checked(given):
     with pytest.raises(ParameterError):
         Recipe("test", **given)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["ibp:natural=2", "crown-ibp:linear=-1", "mtl-ibp:alpha=3", "ibp:stretch=inf", "sabr:share=1", "ibp:stretch=0"],
+)
+def test_options_have_their_spans(words):
+    from unfooled.training import objectives
+
+    with pytest.raises(ParameterError, match="must be a number in"):
+        objectives.parse(words)
+
+
+@pytest.mark.parametrize("words", ["ibp:natural=0,steady=0", "crown-ibp:linear=0", "mtl-ibp:alpha=1"])
+def test_the_defaults_can_be_said(words):
+    from unfooled.training import objectives
+
+    objectives.parse(words)
+
+
+def test_a_quotient_by_what_moves_is_refused():
+    with pytest.raises(ParameterError, match="quotient"):
+        torch.ones(4) / around(torch.rand(3, 4))
+
+
+def test_whole_channels_are_dropped():
+    seen = nn.Dropout2d(0.5)(around(torch.rand(8, 6, 3, 3) + 0.1))
+    gone = (seen.value == 0).flatten(2)
+    assert (gone.all(2) | ~gone.any(2)).all()
+    assert 0.2 < gone.double().mean() < 0.8
+
+
+def test_boxes_say_what_they_lack():
+    box = around(torch.rand(3, 4))
+    assert not hasattr(box, "is_cuda")
+    with pytest.raises(ParameterError, match="no bounds for sort"):
+        box.sort(1)
+
+
+def test_autocast_leaves_bounds_in_float32():
+    threat, data = uf.Linf(0.1), task(100)
+    done = train(network(), data, threat, recipe("ibp"), compute=uf.Compute(autocast=True))
+    assert math.isfinite(done.history[-1].loss)

@@ -176,8 +176,12 @@ def transfer(board: Board) -> list[int] | None:
     if tried is None:
         return None
     result = tried[1]
-    rows = tried[0][result.success.cpu()]
-    return [len(rows), int(_fools(board, result.adversarial[result.success], rows).sum()) if len(rows) else 0]
+    rows, points = tried[0][result.success.cpu()], result.adversarial[result.success]
+    if not len(rows):
+        return [0, 0]
+    sure = board.proved[rows]
+    board.given(points[sure], rows[sure], "transfer from the surrogate", 0.0)  # which none of them may fool
+    return [len(rows), int(_fools(board, points, rows).sum())]
 
 
 def at_half(board: Board) -> list[int] | None:

@@ -48,6 +48,7 @@ class Question:
     undefended:  the network without its defense, or None.
     thorough:    whether the dear checks are run too.
     certify:     what proves; empty: nothing is proved.
+    doubted:     the names of the examples that are attacked also where they are proved.
     """
 
     model: Model
@@ -66,6 +67,7 @@ class Question:
     surrogate: Model | None = None
     compute: Compute | None = None
     certify: tuple[Method, ...] = ()
+    doubted: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
     @property
     def gradients(self) -> Model | None:

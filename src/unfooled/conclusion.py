@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from .board import Question
-from .checks.catalog import finding
+from .checks.catalog import KINDS, finding
 from .checks.masking import of_run, settle
 from .checks.preflight import Preflight
 from .data import Given
@@ -18,7 +18,7 @@ from .environment import environment, now
 from .gallery import galleries
 from .intervals import clopper_pearson, confidence_sequence
 from .models.access import access_of
-from .proving import LEVELS
+from .proving import DOUBT, LEVELS
 from .results import (
     SEVERITIES,
     TRUST,
@@ -120,11 +120,14 @@ def conclude(
     before = [msgspec.convert(kept["cost"], Cost) for part in ("preflight", "strategy") if (kept := folder.kept(part))]
     proofs = {name: method for log in logs for name, method, _ in log["proofs"]}
     proved = np.isin(evidence["example"], list(proofs))
-    certified = estimate(int((proved & held).sum())) if q.certify else None
-    late = of_run(logs, costs, evidence, bad, correct, held & ~proved, protocol, found.classes)
+    certified = None if folder.kept("means") is None else estimate(int((proved & held).sum()))
+    tried = [cost for cost in costs if cost.attack != DOUBT]  # which came before any attack on the others
+    late = of_run(logs, tried, evidence, bad, correct, held & ~proved, protocol, found.classes)
     findings = [*found.findings, *q.strategy.findings, *late]
     findings += [finding("converted-input", 1, note) for note in notes]
     settled = dict(q.strategy.settled)
+    if certified is not None and certified.value == attacked.value:  # then no attack can leave less
+        settled |= {one.code: "What attacks have left is proved." for one in late if KINDS[one.code].settles}
     findings = settle(findings, settled)
     trust = TRUST[max((f.severity for f in findings), key=SEVERITIES.index, default="note")]
     rounded = None if any(log["rounded"] is None for log in logs) else estimate(sum(log["rounded"] for log in logs))

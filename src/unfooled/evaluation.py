@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +43,7 @@ from .store import RunFolder
 from .threats import Threat
 
 SHARD = 512  # examples; the unit of evidence and of going on after an interruption
+PROBED = 8  # images among which one is sought that methods of certification can be tried on
 SMALL = 128  # the same where a precision or an assertion may end the run
 
 
@@ -127,7 +129,7 @@ def evaluate(
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     size = SMALL if asked.may_end else SHARD
     with ExitStack() as stack:
-        place = out or stack.enter_context(tempfile.TemporaryDirectory(prefix="unfooled-"))
+        place = out or stack.enter_context(_scratch())
         folder = RunFolder(place)
         asked_of = {"model": _called(model), "data": source.name, **(settings or {})}
         stack.enter_context(folder.running(_spec(question, name, asked_of, size, draws, certify)))
@@ -181,11 +183,29 @@ def _keep(folder: RunFolder, q: Question, number: int, index: Tensor, outcome: O
     folder.add_shard(number, arrays, outcome.rows, seconds, outcome.notes, outcome.log)
 
 
+class _Contradicted(InternalError):
+    """Its evidence is kept, also where no folder was asked for."""
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    place = tempfile.mkdtemp(prefix="unfooled-")
+    kept = False
+    try:
+        yield place
+    except _Contradicted:
+        kept = True
+        raise
+    finally:
+        if not kept:
+            shutil.rmtree(place, ignore_errors=True)
+
+
 def _stand(folder: RunFolder, log: Mapping[str, Any]) -> None:
     """Raise if an attack has contradicted a certificate in this shard."""
     if "contradiction" not in log:
         return
-    raise InternalError(
+    raise _Contradicted(
         f"A certificate and an attack contradict each other. Example {log['contradiction']['example']}: "
         f"{log['contradiction']['said']}. One of them is wrong, so nothing is concluded; {folder.path} keeps both. "
         "Please report it."
@@ -304,10 +324,11 @@ def _proving(folder: RunFolder, q: Question, order: Tensor, certify: str | None)
         return q
     held = folder.kept("means")
     if held is None:
-        found = proving.means(q, q.images[order[:1]], certify)
+        found = proving.means(q, q.images[order[:PROBED]], certify)
         held = {"methods": len(found.methods), "note": found.note}
         folder.keep("means", held)
-    return replace(q, certify=proving.wanted(certify, q.threat)[: held["methods"]])
+    methods = proving.wanted(certify, q.threat)[: held["methods"]]
+    return replace(q, certify=methods, doubted=proving.drawn(q.names, q.seed))
 
 
 def _prepared(folder: RunFolder, q: Question, found: Preflight) -> Question:

@@ -15,18 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import rng
+from . import rng, text
 from .attacks import PGD
 from .board import Board, Contradiction, Question
 from .certificates import METHODS, AlphaCROWN, Method, certify, margins
 from .certificates.asked import asked
 from .certificates.cost import affordable
 from .certificates.smoothing import Smoothing
-from .errors import ModelError, ParameterError, must_be
+from .checks.probing import across
+from .errors import ModelError, NotFinite, ParameterError, must_be
 from .threats import Threat
 
 SAMPLE = 200  # proved examples of the whole run that are attacked all the same
 CHEAP = PGD(steps=10, step_size=0.25)
+DOUBT = "pgd on what is proved"
 RADII = 32  # examples of a shard whose certified radius is sought
 LEVELS = 8  # sizes at which it is, up to twice eps
 
@@ -58,15 +60,27 @@ def means(q: Question, images: Tensor, certify: str) -> Means:
 
     Raises `ModelError`, `ParameterError` where a method that was asked for by name has no bounds for the model or threat.
     """
-    methods = wanted(certify, q.threat)
-    if certify != "auto":
-        margins(q.model, images, torch.zeros(len(images), dtype=torch.int64), q.threat, methods[0])
-        return Means(methods)
-    try:
-        count, note = affordable(q.model, images, q.threat)
-    except (ModelError, ParameterError) as error:
-        return Means((), f"Nothing was proved. {error}")
-    return Means(methods[:count], note)
+    methods, count, note = wanted(certify, q.threat), 0, ""
+    for image in images.split(1):
+        try:
+            if certify == "auto":
+                count, note = affordable(q.model, image, q.threat)
+            else:
+                margins(q.model, image, torch.zeros(1, dtype=torch.int64), q.threat, methods[0])
+                count = len(methods)
+            break
+        except NotFinite as error:  # of this image nothing can be said; perhaps of the next one
+            note = f"Nothing was proved. {error}"
+        except (ModelError, ParameterError) as error:
+            if certify != "auto":
+                raise
+            return Means((), f"Nothing was proved. {error}")
+    return Means(methods[:count], note if certify == "auto" or not count else "")
+
+
+def drawn(names: Tensor, seed: int) -> Tensor:
+    """The names of the examples that are attacked also where they are proved: `SAMPLE` of all, or all."""
+    return names[rng.keys(names, seed, 0xA1A7).argsort()[:SAMPLE]]
 
 
 def prove(board: Board) -> dict[str, Any] | None:
@@ -79,11 +93,15 @@ def prove(board: Board) -> dict[str, Any] | None:
         return None
     proved = [0] * len(methods)
     if len(rows):
-        found = certify(board.q.model, (board.x[rows], board.y[rows]), board.q.threat, methods)
-        for row, by, margin in zip(rows.tolist(), found.by.tolist(), found.margin.tolist(), strict=True):
-            if by >= 0 and margin > 0:
-                board.prove(row, methods[by].name, margin)
-                proved[by] += 1
+        try:
+            found = certify(board.q.model, (board.x[rows], board.y[rows]), board.q.threat, methods)
+        except ModelError as error:  # it answers otherwise here than on the image that the methods were tried on
+            board.notes.append(f"Nothing was proved of some examples. {error}")
+        else:
+            for row, by, margin in zip(rows.tolist(), found.by.tolist(), found.margin.tolist(), strict=True):
+                if by >= 0 and margin > 0:
+                    board.prove(row, text.write(methods[by].name, methods[by]), margin)
+                    proved[by] += 1
     return {
         "methods": [method.name for method in methods],
         "tried": [len(rows) - sum(proved[:at]) for at in range(len(methods))],
@@ -93,19 +111,20 @@ def prove(board: Board) -> dict[str, Any] | None:
 
 
 def doubt(board: Board) -> int:
-    """Attack a sample of what is proved, as many as are this shard's part of `SAMPLE`: how many they were."""
+    """Attack what is proved among the examples that were drawn for it: how many they were."""
     q, rows = board.q, board.proved.nonzero().squeeze(1)
-    part = math.ceil(SAMPLE * len(board.x) / len(q.images))
-    order = rng.keys(board.names[rows], q.seed, 0xA1A7).argsort()
-    some = rows[order[:part]].sort().values
-    if not len(some) or not q.attackable or not isinstance(q.threat, CHEAP.norms):
+    some = rows[torch.isin(board.names[rows], q.doubted)]
+    if not len(some) or not isinstance(q.threat, CHEAP.norms):
         return 0
-    tried = board.run(CHEAP, some, surrogate=q.gradients)
-    if tried is None:
-        return 0
-    board.take(*tried, "pgd on what is proved")
-    board.spent("pgd on what is proved", tried[1], sum(part.seconds for part in tried[1].parts))
-    return len(tried[0])
+    for surrogate in (
+        None,
+        *(way.surrogate for way in q.strategy.ways[:1]),
+    ):  # what has bounds has gradients of its own
+        tried = board.run(CHEAP, some, surrogate=surrogate)
+        if tried is not None:
+            board.take(*tried, DOUBT)
+            board.spent(DOUBT, tried[1], sum(part.seconds for part in tried[1].parts))
+    return len(some)
 
 
 def radii(board: Board, smallest: Sequence[float]) -> list[list[float]]:
@@ -123,10 +142,14 @@ def radii(board: Board, smallest: Sequence[float]) -> list[list[float]]:
         eps = 2 * q.threat.eps * level / LEVELS
         if not len(left):
             break
-        found = certify(q.model, (board.x[left], board.y[left]), q.threat.within(eps), methods)
+        try:
+            found = certify(q.model, (board.x[left], board.y[left]), q.threat.within(eps), methods)
+        except ModelError:  # told by `prove`
+            return []
         left = left[found.certified]
         certified[left] = eps
     certified = torch.where(board.proved[:count], certified.clamp_min(q.threat.eps), certified)
+    certified = certified.clamp_max(float(q.threat.size(across(board.x, q.threat))[0]))  # no change is larger
     found_sizes = torch.tensor(smallest[:count], dtype=torch.float64)
     for row in (certified > found_sizes).nonzero().squeeze(1).tolist():
         raise Contradiction(

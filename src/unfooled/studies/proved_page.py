@@ -122,12 +122,12 @@ def _methods(folder: RunFolder, held: Held, wanted: Asked) -> Table:
 
 def _margins(held: Held) -> list[Table]:
     """A histogram of the margins of what is right: how far from the edge each image is."""
-    margin = held["margin"][held["clean_correct"] & np.isfinite(held["margin"])]
+    margin = held["margin"][held["clean_correct"] & np.isfinite(held["margin"])].clip(-1e150, 1e150)
     if not len(margin):
         return []
     edges = _edges(float(margin.min()), float(margin.max()))
     counts, _ = np.histogram(margin, edges)
-    most = counts.max()
+    most = max(1, counts.max())
     rows = [
         [f"{low:.4g} to {high:.4g}", str(count), "█" * math.ceil(20 * count / most)]
         for low, high, count in zip(edges, edges[1:], counts.tolist(), strict=False)
@@ -148,7 +148,7 @@ def _edges(low: float, high: float) -> list[float]:
     unit = 10.0 ** math.floor(math.log10(width))
     step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= width * (1 - 1e-9))
     first, last = math.floor(low / step), math.floor(high / step) + 1
-    return [round(step * at, 12) + 0.0 for at in range(first, last + 1)]
+    return [float(f"{step * at:.12g}") + 0.0 for at in range(first, last + 1)]
 
 
 def _panel(held: Held, threat: Threat, wanted: Asked, proved: Estimate) -> Panel | None:

@@ -18,6 +18,11 @@ from torch.nn import functional as F
 
 from ..errors import ParameterError
 
+
+class _Unbounded(ParameterError, AttributeError):
+    """So that `hasattr` answers, and who calls a method learns why there is none."""
+
+
 Rule = Callable[..., "Boxes"]
 RULES: dict[str, Rule] = {}
 """By the name of torch's function or method."""
@@ -98,7 +103,10 @@ class Boxes:
             return getattr(self.value, name)
         if name in ("size", "dim"):
             return getattr(self.value, name)
-        return partial(_rule(name.removesuffix("_")), self)
+        try:
+            return partial(_rule(name.removesuffix("_")), self)
+        except ParameterError as error:
+            raise _Unbounded(str(error)) from None
 
     def __getitem__(self, index: Any) -> Boxes:
         return self.each(lambda x: x[index])
@@ -268,11 +276,18 @@ for _name in ("flatten", "unflatten", "view", "reshape", "permute", "transpose",
     RULES[_name] = _averaging(getattr(Tensor, _name))
 
 
-@rule("dropout", "dropout1d", "dropout2d", "feature_dropout")
-def _dropout(input: Boxes, p: float = 0.5, training: bool = True, inplace: bool = False) -> Boxes:
+def _dropping(function: Callable[..., Tensor]) -> Rule:
     """The same numbers are dropped from all three."""
-    kept = F.dropout(torch.ones_like(input.value), p, training)
-    return input.each(lambda x: x * kept)
+
+    def through(input: Boxes, p: float = 0.5, training: bool = True, inplace: bool = False) -> Boxes:
+        kept = function(torch.ones_like(input.value), p, training)
+        return input.each(lambda x: x * kept)
+
+    return through
+
+
+for _name in ("dropout", "dropout1d", "dropout2d", "dropout3d"):
+    RULES[_name] = _dropping(getattr(F, _name))
 
 
 @rule("add")
@@ -309,9 +324,10 @@ def _mul(one: Boxes | Tensor | float, other: Boxes | Tensor | float) -> Boxes:
 
 
 @rule("div", "divide", "true_divide")
-def _div(one: Boxes | Tensor | float, other: Tensor | float) -> Boxes:
-    boxes, divisor = _sides(one, other)
-    return _mul(boxes, 1 / divisor)
+def _div(one: Any, other: Any) -> Boxes:
+    if not isinstance(one, Boxes) or isinstance(other, Boxes):
+        raise ParameterError("Certified training knows no bounds for a quotient by what moves.")
+    return _mul(one, 1 / other)
 
 
 def _sides(one: Any, other: Any) -> tuple[Boxes, Any]:

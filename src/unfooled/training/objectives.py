@@ -8,6 +8,7 @@ the loss then only makes passes in train mode.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -157,6 +158,19 @@ def check_positive(owner: str, name: str, value: object) -> None:
         raise must_be(owner, name, "a float above 0", value)
 
 
+def _check_option(owner: str, name: str, value: object) -> None:
+    low, high = SPANS.get(name, (0.0, math.inf))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise must_be(owner, name, "a number", value)
+    closed = name in SPANS
+    if not ((low <= value if closed else low < value) and (value <= high if closed else value < high)):
+        span = f"[{low:g}, {high:g}]" if closed else f"({low:g}, {high:g})"
+        raise must_be(owner, name, f"a number in {span}", value)
+
+
+SPANS = {  # of options that may be 0; all others are above 0
+    "natural": (0.0, 1.0), "linear": (0.0, 1.0), "alpha": (0.0, 1.0), "share": (0.01, 0.99), "steady": (0.0, 1e6)
+}  # fmt: skip
 OBJECTIVES: dict[str, Callable[..., Callable[[], Scored]]] = {
     "standard": standard,
     "adversarial": adversarial,
@@ -183,7 +197,7 @@ def parse(words: str) -> Objective:
     names = list(inspect.signature(function).parameters)[1:]
     given = text.options("the objective", call, names)
     for name, value in given.items():
-        check_positive(call.name, name, value)
+        _check_option(call.name, name, value)
     return partial(function, **given)
 
 
