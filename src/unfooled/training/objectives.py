@@ -8,7 +8,6 @@ the loss then only makes passes in train mode.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -159,17 +158,16 @@ def check_positive(owner: str, name: str, value: object) -> None:
 
 
 def _check_option(owner: str, name: str, value: object) -> None:
-    low, high = SPANS.get(name, (0.0, math.inf))
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise must_be(owner, name, "a number", value)
-    closed = name in SPANS
-    if not ((low <= value if closed else low < value) and (value <= high if closed else value < high)):
-        span = f"[{low:g}, {high:g}]" if closed else f"({low:g}, {high:g})"
-        raise must_be(owner, name, f"a number in {span}", value)
+    if name not in SPANS:
+        check_positive(owner, name, value)
+        return
+    low, high = SPANS[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise must_be(owner, name, f"a number in [{low:g}, {high:g}]", value)
 
 
-SPANS = {  # of options that may be 0; all others are above 0
-    "natural": (0.0, 1.0), "linear": (0.0, 1.0), "alpha": (0.0, 1.0), "share": (0.01, 0.99), "steady": (0.0, 1e6)
+SPANS = {  # of options that may be 0, or not be any number; all others are above 0
+    "natural": (0.0, 1.0), "linear": (0.0, 1.0), "alpha": (0.0, 1.0), "share": (0.01, 0.99), "steady": (0.0, 1e3), "stretch": (0.01, 100.0)
 }  # fmt: skip
 OBJECTIVES: dict[str, Callable[..., Callable[[], Scored]]] = {
     "standard": standard,
