@@ -167,8 +167,13 @@ def _check_option(owner: str, name: str, value: object) -> None:
 
 
 SPANS = {  # of options that may be 0, or not be any number; all others are above 0
-    "natural": (0.0, 1.0), "linear": (0.0, 1.0), "alpha": (0.0, 1.0), "share": (0.01, 0.99), "steady": (0.0, 1e3), "stretch": (0.01, 100.0)
-}  # fmt: skip
+    "natural": (0.0, 1.0),
+    "linear": (0.0, 1.0),
+    "alpha": (0.0, 1.0),
+    "share": (0.01, 0.99),
+    "steady": (0.0, 1e3),
+    "stretch": (0.01, 100.0),
+}
 OBJECTIVES: dict[str, Callable[..., Callable[[], Scored]]] = {
     "standard": standard,
     "adversarial": adversarial,
