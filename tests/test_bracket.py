@@ -109,6 +109,28 @@ def test_an_unsound_bound_at_another_size_trips_it_too(tmp_path, monkeypatch):
     images, labels, _ = brightness()
     with pytest.raises(InternalError, match="has proved that none of up to 0.2 does"):
         uf.evaluate(linear(), (images, labels), uf.Linf(EPS), "fast", "ibp", out=tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    example, held = run.logs()[0]["contradiction"]["example"], run.arrays(shard_file(0))
+    point = torch.from_numpy(held["adversarial"][held["example"].tolist().index(example)])
+    assert linear()(point[None]).argmax() != labels[example]  # the point is kept, though it lies beyond eps
+    assert uf.Linf(2 * EPS).contains(point[None], images[example][None]).all()
+
+
+def test_where_the_bracket_is_closed_no_weakness_of_an_attack_is_held_against_it():
+    """Gradients that lead astray leave much to Square; but no attack can leave less than what is proved."""
+    images, labels, _ = brightness(300)
+    astray = linear()
+    with torch.no_grad():
+        astray[1].weight.neg_()
+    plan = uf.attacks.Cascade(uf.attacks.PGD(steps=5), uf.attacks.Square(steps=300))
+    found = [
+        uf.evaluate(linear(), (images, labels), uf.Linf(EPS), plan, certify, surrogate=astray)
+        for certify in (None, "ibp")
+    ]
+    said = [{f.code: f.severity for f in one.findings} for one in found]
+    assert said[0]["black-box-better"] == "suspect"
+    assert found[1].robust_accuracy.certified == found[1].robust_accuracy.attacked
+    assert said[1]["black-box-better"] == "note"
 
 
 def test_the_curve_is_stacked(tmp_path):

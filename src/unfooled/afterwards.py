@@ -95,6 +95,8 @@ def sizes(board: Board) -> list[float]:
     except ModelError:  # it overflows far from the images; within eps that has been told already
         return []
     found[rows] = torch.minimum(result.distance.cpu(), board.distance[rows])
+    closer = result.distance.cpu() < board.distance[rows]
+    board.nearest[rows[closer]] = result.adversarial[closer].to(board.nearest.dtype)
     board.spent(f"smallest changes: {plan}", result, time.perf_counter() - start)
     near = (result.distance.cpu() <= q.threat.eps) & ~board.success[rows]
     board.forward[rows] += result.forward.cpu()

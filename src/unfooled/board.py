@@ -93,6 +93,7 @@ class Board:
         self.x, self.y, self.names = question.images[index], question.labels[index], question.names[index]
         n = len(index)
         self.adversarial = self.x.clone()
+        self.nearest = self.x.clone()  # points of any size that fool, where `sizes` found one nearer than `adversarial`
         self.correct = torch.zeros(n, dtype=torch.bool)
         self.success = torch.zeros(n, dtype=torch.bool)
         self.prediction = torch.full((n,), -1)

@@ -116,10 +116,8 @@ def doubt(board: Board) -> int:
     some = rows[torch.isin(board.names[rows], q.doubted)]
     if not len(some) or not isinstance(q.threat, CHEAP.norms):
         return 0
-    for surrogate in (
-        None,
-        *(way.surrogate for way in q.strategy.ways[:1]),
-    ):  # what has bounds has gradients of its own
+    ways = (None, *(way.surrogate for way in q.strategy.ways[:1]))  # what has bounds has gradients of its own
+    for surrogate in ways:
         tried = board.run(CHEAP, some, surrogate=surrogate)
         if tried is not None:
             board.take(*tried, DOUBT)
@@ -152,6 +150,8 @@ def radii(board: Board, smallest: Sequence[float]) -> list[list[float]]:
     certified = certified.clamp_max(float(q.threat.size(across(board.x, q.threat))[0]))  # no change is larger
     found_sizes = torch.tensor(smallest[:count], dtype=torch.float64)
     for row in (certified > found_sizes).nonzero().squeeze(1).tolist():
+        if not bool(board.success[row]):  # the evidence is the point that was found further out
+            board.adversarial[row] = board.nearest[row]
         raise Contradiction(
             row,
             f"a change of {found_sizes[row]:.6g} fools the model, and {methods[-1].name} has proved that none of up to "
