@@ -16,6 +16,7 @@ from torch import Tensor
 from .bounds import Bounds, Lines, in_float64, interval, lost, through_affine
 from .graph import Network, Step
 from .operations import Affine, Elementwise, Maximum
+from .parallel import each
 from .patches import Columns, Patches
 from .reach import Reach, dot
 
@@ -55,9 +56,10 @@ def _narrow(found: Bounds, number: int, straight: list[bool]) -> None:
     if linear_below(found.network, number) or 8 * 2 * len(wanted) * len(chosen) * _widest(found) <= TOGETHER:
         _narrow_together(found, number, chosen)
         return
-    for row in range(len(wanted)):
-        if bool(wanted[row].any()):
-            _narrow_row(found, number, row, wanted[row].nonzero().squeeze(1))
+    each(
+        lambda row: _narrow_row(found, number, row, wanted[row].nonzero().squeeze(1)),
+        wanted.any(1).nonzero().squeeze(1).tolist(),
+    )
 
 
 def _bent(found: Bounds, number: int) -> Tensor:
