@@ -288,21 +288,21 @@ def test_training_makes_bounds_small(objective, attack):
 
 def test_the_bounds_that_choose_are_those_of_the_certificates():
     """What is held out is judged in float32 by boxes; `certify` agrees but for rounding."""
-    from unfooled.training.guard import Held
+    from unfooled.training.guard import Held, by_intervals
 
     threat, data = uf.Linf(0.12), task()
     model = train(network(), data, threat, recipe("ibp")).model
-    clean, proved = Held(*data, threat, bounded=True).judged(model)
+    clean, proved = Held(*data, threat, by_intervals).judged(model)
     found = certify(model, data, threat, "ibp")
     assert clean == pytest.approx(found.clean_accuracy.value, abs=2e-3)
     assert proved == pytest.approx(found.certified_accuracy.value, abs=5e-3)
 
 
 def test_a_fall_of_proved_accuracy_is_no_overfitting():
-    from unfooled.training.guard import Held
+    from unfooled.training.guard import Held, by_intervals
 
     images, labels = task(30)
-    assert not Held(images, labels, THREAT, bounded=True).guarded
+    assert not Held(images, labels, THREAT, by_intervals).guarded
     assert Held(images, labels, THREAT).guarded
 
 

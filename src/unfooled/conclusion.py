@@ -366,7 +366,7 @@ def _bracket(logs: Sequence[Mapping[str, Any]], q: Question) -> list[Panel]:
     if not len(found):
         return []
     eps, n = float(q.threat.eps), len(found)
-    grid = [2 * eps * k / LEVELS for k in range(LEVELS + 1)]
+    grid = [0.0, *(eps * level for level in LEVELS)]
 
     def proved(at: float) -> Estimate:
         return clopper_pearson(int(((found[:, 0] >= at) & (found[:, 1] > 0)).sum()), n)

@@ -21,6 +21,7 @@ from .board import Board, Contradiction, Question
 from .certificates import METHODS, AlphaCROWN, Method, certify, margins
 from .certificates.asked import asked
 from .certificates.cost import affordable
+from .certificates.sizes import largest
 from .certificates.smoothing import Smoothing
 from .checks.probing import across
 from .errors import ModelError, NotFinite, ParameterError, must_be
@@ -30,7 +31,7 @@ SAMPLE = 200  # proved examples of the whole run that are attacked all the same
 CHEAP = PGD(steps=10, step_size=0.25)
 DOUBT = "pgd on what is proved"
 RADII = 32  # examples of a shard whose certified radius is sought
-LEVELS = 8  # sizes at which it is, up to twice eps
+LEVELS = tuple(level / 4 for level in range(1, 9))  # sizes at which it is, as multiples of eps
 
 
 @dataclass(frozen=True)
@@ -134,19 +135,17 @@ def radii(board: Board, smallest: Sequence[float]) -> list[list[float]]:
     methods = [method for method in q.certify if not isinstance(method, AlphaCROWN)]
     if not methods or not count or math.isinf(q.threat.eps):
         return []
-    certified = torch.zeros(count, dtype=torch.float64)
-    left = (board.correct & board.sound)[:count].nonzero().squeeze(1)
-    for level in range(1, LEVELS + 1):
-        eps = 2 * q.threat.eps * level / LEVELS
-        if not len(left):
-            break
-        try:
-            found = certify(q.model, (board.x[left], board.y[left]), q.threat.within(eps), methods)
-        except ModelError:  # told by `prove`
-            return []
-        left = left[found.certified]
-        certified[left] = eps
-    certified = torch.where(board.proved[:count], certified.clamp_min(q.threat.eps), certified)
+    right, proved = (board.correct & board.sound)[:count], board.proved[:count]
+    held = torch.where(proved, LEVELS.index(1.0), -1)
+    not_ = torch.where(proved, len(LEVELS), torch.where(right, LEVELS.index(1.0), 0))
+
+    def proves(rows: Tensor, eps: float) -> Tensor:
+        return certify(q.model, (board.x[rows], board.y[rows]), q.threat.within(eps), methods).certified
+
+    try:
+        certified = largest(proves, [q.threat.eps * level for level in LEVELS], held, not_)
+    except ModelError:  # told by `prove`
+        return []
     certified = certified.clamp_max(float(q.threat.size(across(board.x, q.threat))[0]))  # no change is larger
     found_sizes = torch.tensor(smallest[:count], dtype=torch.float64)
     for row in (certified > found_sizes).nonzero().squeeze(1).tolist():

@@ -19,6 +19,7 @@ from .._version import __version__
 from ..certificates import CROWN, AlphaCROWN, Certified, Method, certify
 from ..certificates.asked import CASCADE, Asked, asked, written
 from ..certificates.cost import affordable
+from ..certificates.sizes import largest
 from ..certificates.smoothing import Smoothing, certified
 from ..data import Dataset
 from ..fingerprint import of_model
@@ -160,24 +161,20 @@ class _Shard:
         )  # fmt: skip
 
     def _bounded(self, few: int, found: Certified) -> Tensor:
-        """The largest of the sizes of the curve at which each of the first images is proved, by halving; 0: none is.
+        """The largest of the sizes of the curve at which each of the first images is proved; 0: none is.
 
         By the cheap methods: alpha-crown counts where it was used, at eps itself.
         """
         assert not isinstance(self.wanted, Smoothing)
         cheap = tuple(one for one in self.wanted if not isinstance(one, AlphaCROWN)) or (CROWN(),)
-        sizes = torch.tensor([self.threat.eps * level for level in LEVELS], dtype=torch.float64)
         middle, right = LEVELS.index(1.0), found.clean_correct[:few]
-        held = torch.where(found.certified[:few], middle, -1)  # the largest that is known to be proved
-        not_ = torch.where(found.certified[:few], len(LEVELS), torch.where(right, middle, 0))  # and the smallest not
-        while bool((not_ - held > 1).any()):
-            at = (held + not_) // 2
-            for level in at[not_ - held > 1].unique().tolist():
-                rows = ((at == level) & (not_ - held > 1)).nonzero().squeeze(1)
-                proved = self.certify(rows, self.threat.within(float(sizes[level])), cheap).certified
-                held[rows[proved]] = level
-                not_[rows[~proved]] = level
-        return torch.where(held >= 0, sizes[held.clamp(min=0)], 0.0)
+        held = torch.where(found.certified[:few], middle, -1)
+        not_ = torch.where(found.certified[:few], len(LEVELS), torch.where(right, middle, 0))
+
+        def proves(rows: Tensor, eps: float) -> Tensor:
+            return self.certify(rows, self.threat.within(eps), cheap).certified
+
+        return largest(proves, [self.threat.eps * level for level in LEVELS], held, not_)
 
     def _smoothed(self, few: int, found: Certified) -> Tensor:
         """The certified radius of each of the first images by a fixed number of draws; 0 where it abstains or is wrong."""

@@ -152,8 +152,8 @@ class Boxes:
     def rising(self, function: Callable[[Tensor], Tensor], slope: float | None = None) -> Boxes:
         """Through a function that never falls; `slope`: where it is max(x, slope · x)."""
         low, high = function(self.low), function(self.high)
-        made = None if slope is None else Made((self,), None, slope)
-        return self.next(function(self.value), (low + high) / 2, (high - low) / 2, made)
+        made, radius = None if slope is None else Made((self,), None, slope), (high - low) * 0.5
+        return self.next(function(self.value), low + radius, radius, made)
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:

@@ -124,16 +124,22 @@ def regularised(batch: Batch, before: Boxes, seen: Boxes, weight: float) -> Tens
     for centre, radius in seen.bent:
         total = total + (TOLERANCE - width / radius.mean().clamp_min(1e-12)).relu()
         on, off = centre > radius, centre < -radius
-        if not bool(on.any()) or not bool(off.any()):
+        counts = on.sum(), off.sum()
+        if not all(map(bool, counts)):
             continue
-        apart = (centre - centre.mean()).square()
-        for of_on, of_off in (
-            ((centre * on).mean(), -(centre * off).mean()),
-            ((apart * on).sum(), (apart * off).sum()),
-        ):
-            ratio = of_on / of_off.clamp_min(1e-12)
+        mean = centre.mean()
+        (of_on, spread_on), (of_off, spread_off) = (
+            _moments(centre * where, mean, count) for where, count in zip((on, off), counts, strict=True)
+        )
+        for ratio in (of_on / of_off.clamp_min(1e-12), spread_on / spread_off.clamp_min(1e-12)):
             total = total + (TOLERANCE - torch.minimum(ratio, 1 / ratio.clamp_min(1e-12))).relu()
     return weight * total / (TOLERANCE * len(seen.bent))
+
+
+def _moments(part: Tensor, mean: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Of `count` numbers of one sign, 0 in the place of all others: the size of their sum, and Σ (x - mean)²."""
+    total = part.sum()
+    return total.abs(), part.square().sum() - mean * (2 * total - mean * count)
 
 
 def _threat(batch: Batch, name: str, stretch: float) -> Threat:

@@ -21,7 +21,7 @@ from ..models.classifier import Classifier
 from ..store import RunFolder
 from ..threats import Linf, Threat
 from . import devices, perturbations
-from .guard import Held, apart
+from .guard import Held, apart, by_intervals, under_attack
 from .history import Progress
 from .initial import STARTS
 from .objectives import CERTIFIED
@@ -89,9 +89,10 @@ def train(
         stack.enter_context(rng.forked(seed))
         STARTS[recipe.start](model)
         run = Run(model, images, labels, kept, recipe, threat, seed, where, compute or Compute(), folder, progress)
-        bounded = recipe.objective.partition(":")[0] in CERTIFIED
-        within = threat if recipe.attack or bounded else None
-        return run.to_its_end(Held(images[held], labels[held], within, bounded))
+        certified = recipe.objective.partition(":")[0] in CERTIFIED
+        within = threat if recipe.attack or certified else None
+        judge = by_intervals if certified else under_attack
+        return run.to_its_end(Held(images[held], labels[held], within, judge))
 
 
 def _check(recipe: Recipe, threat: Threat | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,47 +21,55 @@ BATCH = 128  # images at a time
 FALL = 0.2  # of robust accuracy below the best: catastrophic overfitting (Wong et al. 2020, section 5.4)
 
 
+Judge = Callable[[nn.Module, Tensor, Tensor, Threat], tuple[float, float]]
+"""Clean accuracy of a model on images and labels, and that within a threat."""
+
+
+def under_attack(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> tuple[float, float]:
+    """By PGD with 10 steps."""
+    result = attack(model, images, labels, threat, PGD(steps=10, step_size=0.25))
+    return float(result.clean_accuracy), float(result.robust_accuracy)
+
+
+def by_intervals(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> tuple[float, float]:
+    """By what boxes leave possible, in float32: as certified training sees it."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    right = torch.zeros(2)
+    with untouched(model), torch.no_grad():
+        for some, known in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+            x, y = some.to(device), known.to(device)
+            seen: Boxes = model(boxes_of(x, threat, x))
+            worst = (-seen.margins(y)).scatter(1, y[:, None], -torch.inf).amax(1)
+            right += torch.stack([(seen.value.argmax(1) == y).sum(), (worst < 0).sum()]).cpu()
+    clean, certified = (right / len(labels)).tolist()
+    return clean, certified
+
+
 @dataclass(frozen=True)
 class Held:
     """Images and labels that were set aside.
 
-    threat:   None where nothing attacks.
-    bounded:  whether accuracy within the threat is that by intervals, in float32, and not that under PGD.
+    threat:  None where nothing attacks.
+    judge:   how accuracy within the threat is found.
     """
 
     images: Tensor
     labels: Tensor
     threat: Threat | None
-    bounded: bool = False
+    judge: Judge = under_attack
 
     @property
     def guarded(self) -> bool:
         """Whether a sudden fall means that the model has learned to fool the attack that it is trained with."""
-        return self.threat is not None and not self.bounded
+        return self.threat is not None and self.judge is under_attack
 
     def judged(self, model: nn.Module) -> tuple[float, float]:
-        """Clean accuracy, and that within the threat: under PGD with 10 steps, or by bounds; NaN where nothing is to tell."""
+        """Clean accuracy, and that within the threat; NaN where nothing is to tell."""
         if not len(self.labels):
             return math.nan, math.nan
         if self.threat is None or isinstance(self.threat, L0):
             return float(judge(model, self.images, self.labels).clean_correct.double().mean()), math.nan
-        if self.bounded:
-            return self._by_bounds(model, self.threat)
-        result = attack(model, self.images, self.labels, self.threat, PGD(steps=10, step_size=0.25))
-        return float(result.clean_accuracy), float(result.robust_accuracy)
-
-    def _by_bounds(self, model: nn.Module, threat: Threat) -> tuple[float, float]:
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        right = torch.zeros(2)
-        with untouched(model), torch.no_grad():
-            for start in range(0, len(self.labels), BATCH):
-                images = self.images[start : start + BATCH].to(device)
-                labels = self.labels[start : start + BATCH].to(device)
-                seen: Boxes = model(boxes_of(images, threat, images))
-                worst = (-seen.margins(labels)).scatter(1, labels[:, None], -torch.inf).amax(1)
-                right += torch.stack([(seen.value.argmax(1) == labels).sum(), (worst < 0).sum()]).cpu()
-        clean, certified = (right / len(self.labels)).tolist()
-        return clean, certified
+        return self.judge(model, self.images, self.labels, self.threat)
 
 
 def apart(count: int, wanted: int, seed: int) -> tuple[Tensor, Tensor]:
