@@ -1,13 +1,14 @@
 """What each method of certification costs and gives, on networks of about 10,000 ReLUs.
 
-    OMP_NUM_THREADS=2 OMP_PROC_BIND=true .venv/bin/python -m benchmarks.bounds [--images 100] [--networks conv dense]
+    OMP_NUM_THREADS=2 .venv/bin/python -m benchmarks.bounds [--images 100] [--networks conv dense]
 
 Networks are trained on MNIST for a few hundred steps (seeded, with one step of FGSM from a random start within the same
 radius, so that margins are realistic) and kept under runs/benchmarks. Each network and method is run in a process of its
 own on the first test images, through the public functions: seconds of one call (tracing is in it), peak resident memory
 above what imports, model and data take, the mean lower bound of the margin, the share certified, and the width, which is
 the mean distance from a margin on the image itself down to its lower bound, relative to that of intervals. Results are
-kept in a file beside the networks; `--report` writes their table into the docs and runs nothing.
+kept in a file beside the networks; `--report` writes their table into the docs and runs nothing. Images are shared out to
+threads, which OMP_PROC_BIND would keep on one core: leave it unset.
 """
 
 from __future__ import annotations
@@ -201,7 +202,7 @@ def section(done: list[dict]) -> str:
     setting = {d["machine"] for d in done}
     return (
         "## What bounds cost\n\n"
-        "`OMP_NUM_THREADS=2 OMP_PROC_BIND=true .venv/bin/python -m benchmarks.bounds`, then `--report`. The first MNIST "
+        "`OMP_NUM_THREADS=2 .venv/bin/python -m benchmarks.bounds`, then `--report`. The first MNIST "
         f"test images; {networks}. Trained for {STEPS} steps of Adam with one step of FGSM. \"seconds\" is one call of "
         "`margins` (for auto: of `certify`) on all images, tracing included; peak memory is resident memory above what "
         'imports, model and data take, in a process of its own; "mean margin" is the mean over the images of the smallest '

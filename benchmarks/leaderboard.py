@@ -78,7 +78,8 @@ def entries() -> list[Entry]:
 
 def evaluated(entry: Entry, images: int, out: Path) -> dict[str, Any]:
     """The entry's numbers, from its run folder, which is made or gone on with, and verified."""
-    folder, model = out / f"{entry.name.replace('/', '-')}-{images}", entry.model()
+    model = entry.model()
+    folder = out / f"{entry.name.replace('/', '-')}-{images}-{state_hash(model)[:8]}"  # other weights are another run
     data = f"{entry.data}:test[0:{images}]"
     found = uf.evaluate(model, data, BOARDS[entry.data], "standard", entry.certify or None, out=folder)
     answer = verify(folder, model, uf.data.load(data))
