@@ -1,6 +1,7 @@
 """Certified training: boxes, the backward pass over them, objectives, and that bounds get small."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -212,6 +213,26 @@ def test_regularisers_end_with_the_growth_of_eps(images):
     whole, half = (regularised(batch_of(model, images, warm=warm), box, seen, 0.5) for warm in (1e-9, 0.5))
     assert whole > 0
     assert float(half.detach()) == pytest.approx(float(whole.detach()) / 2, rel=1e-6)
+
+
+def test_regularisers_are_those_of_their_paper(images):
+    """Shi et al. 2021, section 3.4, written down number by number, for layers where each of its terms counts."""
+    generator, box = torch.Generator().manual_seed(0), around(images)
+    bent = [
+        (torch.randn(6, 20, generator=generator) + shift, width * torch.rand(6, 20, generator=generator))
+        for shift, width in ((0.9, 0.1), (-0.7, 0.4), (0.1, 3.0))
+    ]
+    terms = []
+    for centre, radius in bent:
+        on, off = centre[centre > radius], centre[centre < -radius]
+        spread = [((side - centre.mean()) ** 2).sum() for side in (on, off)]
+        ratios = on.sum() / -off.sum(), spread[0] / spread[1]
+        terms.append(max(0.0, 0.5 - float(box.radius.mean() / radius.mean())))
+        terms += [max(0.0, 0.5 - float(min(ratio, 1 / ratio))) for ratio in ratios]
+    assert sum(term > 0 for term in terms) >= 5
+    seen = replace(box, bent=bent)
+    found = regularised(batch_of(plain(), images, warm=1e-9), box, seen, 0.8)
+    assert float(found) == pytest.approx(0.8 * sum(terms) / (0.5 * len(bent)), rel=1e-5)
 
 
 def test_eps_grows_smoothly():
