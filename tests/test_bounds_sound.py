@@ -624,6 +624,20 @@ def test_the_model_is_left_as_it_was(method, training):
         assert torch.allclose(usual, margins(p.model, p.x, p.y, threat, method), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("method", ["ibp", "crown"])
+def test_a_blur_in_front_is_bounded_exactly_and_still_works_afterwards(method):
+    """It is linear; the matrices that it keeps are made in its first call, which must not be the trace's."""
+    images = 0.3 + 0.4 * torch.rand(3, 2, 6, 5, generator=torch.Generator().manual_seed(0))
+    last = filled(nn.Sequential(nn.Flatten(), nn.Linear(60, 3)))
+    model, eps = uf.defend(last, uf.defenses.GaussianBlur(sigma=0.7)).eval(), 0.1
+    found = bounded(model, images, uf.Linf(eps), method)
+    with torch.no_grad():
+        middle, basis = model(images), torch.eye(60).view(60, 2, 6, 5)
+        reach = eps * (model(basis) - model(torch.zeros(1, 2, 6, 5))).abs().sum(0)
+    torch.testing.assert_close(found.lower.float(), middle - reach, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.upper.float(), middle + reach, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", dear([(5,), (2, 6), (2, 4, 4)], [(2, 4, 4)]))

@@ -411,7 +411,25 @@ def test_boxes_say_what_they_lack():
         box.sort(1)
 
 
-def test_autocast_leaves_bounds_in_float32():
+@pytest.mark.parametrize("objective", [ibp, crown_ibp, sabr, mtl_ibp])
+def test_under_autocast_products_alone_are_in_bfloat16(objective, images):
+    """The loss is that of float32 but for the products' own rounding, and no box is kept in less than float32."""
+    torch.manual_seed(0)
+    model = statistics(plain())[:4].append(nn.Flatten()).append(nn.Linear(4, 3)).train()
+    kinds, exact = set(), objective(batch_of(model, images, uf.attacks.PGD(steps=1)))()
+    loss = objective(batch_of(model, images, uf.attacks.PGD(steps=1)))
+    model[0].register_forward_hook(
+        lambda _, given, made: kinds.update(one.dtype for one in (made.value, made.centre, made.radius))
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        value, least = loss()
+    assert kinds == {torch.float32}
+    assert value.dtype == least.dtype == torch.float32
+    torch.testing.assert_close(value, exact[0], rtol=0.02, atol=0)
+    assert not torch.equal(value, exact[0])  # bfloat16 it was
+
+
+def test_training_under_autocast_ends_in_finite_weights():
     threat, data = uf.Linf(0.1), task(100)
     done = train(network(), data, threat, recipe("ibp"), compute=uf.Compute(autocast=True))
     assert math.isfinite(done.history[-1].loss)

@@ -154,6 +154,21 @@ def lost(found: Bounds, at: int, gradient: Tensor, images: slice) -> Tensor:
     return dot(gradient.abs().flatten(2), amount)
 
 
+def lines_of(found: Bounds, at: int) -> Lines:
+    """The lines under and over a curve, from the interval that goes into it; made once."""
+    if at not in found.lines:
+        step = found.network.steps[at - 1]
+        assert isinstance(step.operation, Elementwise)
+        low, high = found.low[step.inputs[0]], found.high[step.inputs[0]]
+        curve = step.operation.curve
+        under, over = curve.slopes(low, high)
+        least, most = curve.touches(low, high, (under, over))
+        found.lines[at] = Lines(
+            (under, curve.function(least) - under * least), (over, curve.function(most) - over * most)
+        )
+    return found.lines[at]
+
+
 def by_intervals(found: Bounds, rows: Tensor, images: slice) -> Tensor:
     """Lower bounds of linear functions of the logits (n, rows, classes), from the intervals before the last affine steps."""
     waiting = {len(found.network.steps): rows}

@@ -118,6 +118,8 @@ def _trace(model: Model, images: Tensor) -> tuple[list[fx.Node], dict[str, Tenso
         return logits_of(model(x), ROWS)
 
     try:
+        with untouched(model), torch.no_grad():
+            model(images[:1])  # so that constants which it keeps from its first call on are no tensors of the trace
         with untouched(model), uncompiled(), _named(model), torch.no_grad():
             found = make_fx(logits, tracing_mode="fake", _allow_non_fake_inputs=True, pre_dispatch=True)(images)
     except UnfooledError:

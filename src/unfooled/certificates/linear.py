@@ -6,23 +6,20 @@ arXiv:2002.12920. The interval that goes into a curve is narrowed in the same wa
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from .bounds import Bounds, Lines, in_float64, interval, lost, through_affine
-from .graph import Network, Step
+from .bounds import Bounds, in_float64, interval, lines_of, lost, through_affine
+from .graph import Network
+from .local import Kept, locally
 from .operations import Affine, Elementwise, Maximum
 from .parallel import each
-from .patches import Columns, Patches
 from .reach import Reach, dot
 
 MEMORY = 1 << 24  # bytes of coefficients at a time: what a processor keeps near
 TOGETHER = 1 << 22  # bytes up to which the coefficients of all images are computed at once
-Few = TypeVar("Few", bound=Patches | Columns)
 Slopes = dict[int, tuple[Tensor, Tensor]]
 """By number of a curve's outcome: the slopes of the lines under and over it, (n, rows, *shape)."""
 
@@ -128,10 +125,10 @@ def _narrow_row(found: Bounds, number: int, row: int, chosen: Tensor) -> None:
 
 def _improve(found: Bounds, number: int, row: int, chosen: Tensor, signs: Tensor, low: Tensor, high: Tensor) -> None:
     """Raise `low` and lower `high`, flat, by linear bounds of numbers of an outcome times signs, for one image."""
-    kept: dict[int, tuple[Tensor, Tensor]] = {}
+    kept: Kept = {}
     for some, sign in zip(_chunks(found, chosen), _chunks(found, signs), strict=True):
-        start, rows, offset = locally(found, number, some, sign, row, kept)
-        least = back(found, start, rows, slice(row, row + 1))[0] + offset
+        starts, offset = locally(found, number, some, sign, row, kept)
+        least = back(found, starts, slice(row, row + 1))[0] + offset
         least = least - found.ours * found.size[number][row].flatten()[some]
         up, down = some[sign > 0], some[sign < 0]
         low[up] = torch.maximum(low[up], least[sign > 0])
@@ -142,79 +139,6 @@ def _cut_off(network: Network, number: int) -> bool:
     """Whether nothing that reads an outcome sees how far below 0 it is: ReLUs alone."""
     readers = [step.operation for step in network.steps if number in step.inputs]
     return bool(readers) and all(isinstance(one, Elementwise) and one.curve.cuts for one in readers)
-
-
-def locally(
-    found: Bounds, number: int, chosen: Tensor, signs: Tensor, row: int, kept: dict[int, tuple[Tensor, Tensor]]
-) -> tuple[int, Tensor, Tensor]:
-    """The way back from some numbers of an outcome, times signs, while few coefficients are not zero, for one image.
-
-    Gives where it ends, the coefficients there (1, rows, *shape), and an offset of the lower bounds (rows,).
-    kept:  by number of an outcome, which columns of a matrix are needed, and those of its numbers; of this image.
-    """
-    steps, at, shape = found.network.steps, number, found.network.shape_of(number)
-    offset = found.low[0].new_zeros(len(chosen))
-    windowed = _windowed(steps[at - 1])
-    if not windowed and not _matrix(steps[at - 1]):
-        return number, _units(found, number, chosen, signs), offset
-    few: Patches | Columns = (Patches if windowed else Columns).units(chosen, shape, signs)
-    while at and few.small and (_apart(steps[at - 1]) or (_windowed if windowed else _matrix)(steps[at - 1])):
-        operation, source = steps[at - 1].operation, steps[at - 1].inputs[0]
-        offset = offset - few.sum_with(found.rounding[at][row], absolute=True)
-        if isinstance(operation, Elementwise):
-            few, constant = _few_through_curve(few, lines_of(found, at), row)
-            offset = offset + constant
-        elif isinstance(operation, Affine) and operation.apart:
-            constant = found.constant(at)
-            slope = operation.function(torch.ones_like(constant)) - constant
-            offset = offset + few.sum_with(constant[0])
-            few = few.scaled(few.values * few.at(slope[0]))
-        elif isinstance(few, Patches):
-            assert isinstance(operation, Affine)
-            assert operation.kernel is not None
-            if operation.kernel.bias is not None:
-                offset = offset + few.total(operation.kernel.bias)
-            few = few.back(operation.kernel, found.network.shape_of(source))
-        else:
-            assert isinstance(operation, Affine)
-            offset = offset + few.sum_with(found.constant(at)[0])
-            assert operation.matrix is not None
-            if at == number or at not in kept:
-                places = _needed(found, source, row).nonzero().squeeze(1)
-                kept[at] = places, operation.matrix[few.index[:, None], places]
-            few = few.through(*kept[at], found.network.shape_of(source))
-        at = source
-    return at, few.dense()[None], offset
-
-
-def _needed(found: Bounds, number: int, row: int) -> Tensor:
-    """Of which numbers of a vector coefficients matter: those after a curve whose lines are 0 there do not."""
-    if not number or not isinstance(found.network.steps[number - 1].operation, Elementwise):
-        return torch.ones(found.network.shape_of(number), dtype=torch.bool)
-    lines = lines_of(found, number)
-    return torch.stack([one[row] != 0 for one in (*lines.under, *lines.over, found.rounding[number])]).any(0)
-
-
-def _few_through_curve(few: Few, lines: Lines, row: int) -> tuple[Few, Tensor]:
-    """Coefficients that go through a curve's lines, and what is constant in them (rows,)."""
-    (under, low), (over, high) = ((slope[row], shift[row]) for slope, shift in (lines.under, lines.over))
-    constant = few.scaled(few.values.clamp(min=0)).sum_with(low) + few.scaled(few.values.clamp(max=0)).sum_with(high)
-    return replace(few, values=few.values * torch.where(few.values > 0, few.at(under), few.at(over))), constant
-
-
-def _matrix(step: Step) -> bool:
-    """Whether a step multiplies a vector by a matrix."""
-    return isinstance(step.operation, Affine) and step.operation.matrix is not None
-
-
-def _windowed(step: Step) -> bool:
-    """Whether a step keeps coefficients within windows: a convolution."""
-    return isinstance(step.operation, Affine) and step.operation.kernel is not None
-
-
-def _apart(step: Step) -> bool:
-    """Whether it leaves them where they are."""
-    return isinstance(step.operation, Elementwise) or (isinstance(step.operation, Affine) and step.operation.apart)
 
 
 def _store(found: Bounds, number: int, row: int, low: Tensor, high: Tensor) -> None:
@@ -230,40 +154,40 @@ def _narrow_together(found: Bounds, number: int, chosen: Tensor) -> None:
         low, high = found.low[number].flatten(1), found.high[number].flatten(1)
         ones = low.new_ones(len(some))
         rows = _units(found, number, some.repeat(2), torch.cat([ones, -ones]))
-        least = back(found, number, rows, slice(None)) - found.ours * found.size[number].flatten(1)[:, some].repeat(
-            1, 2
-        )
+        least = back(found, {number: rows}, slice(None))
+        least = least - found.ours * found.size[number].flatten(1)[:, some].repeat(1, 2)
         low[:, some] = torch.maximum(low[:, some], least[:, : len(some)])
         high[:, some] = torch.minimum(high[:, some], -least[:, len(some) :])
     for row in range(len(found.low[number])):
         _store(found, number, row, found.low[number][row].flatten(), found.high[number][row].flatten())
 
 
-def back(found: Bounds, number: int, rows: Tensor, images: slice, slopes: Slopes | None = None) -> Tensor:
-    """Lower bounds of linear functions of an outcome: rows (n or 1, rows, *shape) to (n, rows).
+def back(found: Bounds, starts: dict[int, Tensor], images: slice, slopes: Slopes | None = None) -> Tensor:
+    """Lower bounds of linear functions of outcomes: by number, rows (n or 1, rows, *shape); gives (n, rows).
 
     images:  which images;  slopes: to use instead of the usual ones under the curves.
     """
-    pulled, offset, less = coefficients(found, number, rows, images, slopes)
+    pulled, offset, less = coefficients(found, starts, images, slopes)
     return found.reach.least(pulled, images) + offset - less
 
 
 def least_logits(found: Bounds, rows: Tensor, images: slice, slopes: Slopes | None = None) -> Tensor:
     """Lower bounds of linear functions of the logits (n, rows, classes): (n, rows)."""
-    return back(found, len(found.network.steps), rows, images, slopes=slopes) - in_float64(found, rows, images)
+    return back(found, {len(found.network.steps): rows}, images, slopes) - in_float64(found, rows, images)
 
 
 def coefficients(
-    found: Bounds, number: int, rows: Tensor, images: slice, slopes: Slopes | None = None
+    found: Bounds, starts: dict[int, Tensor], images: slice, slopes: Slopes | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Linear functions of the image that lie under linear functions of an outcome (n or 1, rows, *shape).
+    """Linear functions of the image that lie under linear functions of outcomes, by number (n or 1, rows, *shape).
 
     Coefficients (n or 1, rows, D), offsets, and what rounding may take away, (n or 1, rows) each.
     """
     steps = found.network.steps
-    waiting = {number: rows}
+    waiting = dict(starts)
+    rows = next(iter(starts.values()))
     offset = less = rows.new_zeros(rows.shape[:2])
-    for at in range(number, 0, -1):
+    for at in range(max(starts), 0, -1):
         if at not in waiting:
             continue
         gradient = waiting.pop(at)
@@ -299,21 +223,6 @@ def _through_curve(found: Bounds, at: int, gradient: Tensor, images: slice, slop
                 constant = constant + dot(part(gradient).flatten(2), shift.flatten(1))
     pulled = gradient * torch.where(gradient > 0, under[0], over[0])
     return (pulled,), constant, lost(found, at, gradient, images)
-
-
-def lines_of(found: Bounds, at: int) -> Lines:
-    """The lines under and over a curve, from the interval that goes into it; made once."""
-    if at not in found.lines:
-        step = found.network.steps[at - 1]
-        assert isinstance(step.operation, Elementwise)
-        low, high = found.low[step.inputs[0]], found.high[step.inputs[0]]
-        curve = step.operation.curve
-        under, over = curve.slopes(low, high)
-        least, most = curve.touches(low, high, (under, over))
-        found.lines[at] = Lines(
-            (under, curve.function(least) - under * least), (over, curve.function(most) - over * most)
-        )
-    return found.lines[at]
 
 
 def own_lines(

@@ -33,6 +33,7 @@ class Affine:
     kernel:    where it is a convolution of images.
     matrix:    where it is a product of vectors with a matrix (out, in).
     apart:     whether each number depends on the one at its own place alone.
+    factors:   where it is a sum of tensors of one shape, each times one of these.
     beside:    sizes of numbers that are added and taken away again in what comes out; rounding counts them.
     """
 
@@ -45,6 +46,7 @@ class Affine:
     apart: bool = False
     beside: Tensor | float = 0.0
     matrix: Tensor | None = None
+    factors: tuple[float, ...] = ()
 
     def constant(self, *inputs: Tensor) -> Tensor:
         """What comes out where zeros go in: (1, *shape)."""

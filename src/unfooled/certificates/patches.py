@@ -2,8 +2,9 @@
 
 A number of a feature map depends on a few places of the map before it. Coefficients of it need not be written down for all
 others: a patch holds those within its window, and grows by the kernel's size with each convolution on the way back
-(auto_LiRPA, Xu et al. 2020, arXiv:2002.12920, has this too). A number of a vector depends on all numbers before it, but most
-ReLUs are off on the whole set: `Columns` leaves those out.
+(auto_LiRPA, Xu et al. 2020, arXiv:2002.12920, has this too). A number of a vector depends on all numbers before it, but
+most ReLUs are off on the whole set: `Columns` leaves those out. What comes back by several ways, as from the sum of a block
+and its shortcut, is added up where they meet.
 """
 
 from __future__ import annotations
@@ -47,9 +48,12 @@ class Patches:
 
     def at(self, maps: Tensor) -> Tensor:
         """The numbers of a map (channels, height, width) under each coefficient: (rows, channels, kh, kw); 0 outside."""
-        places, inside = self._places()
-        found = maps.flatten(1)[:, places.flatten()].view(len(maps), *places.shape).transpose(0, 1)
-        return found * inside[:, None]
+        high, wide = self.values.shape[2:]
+        first, last = self.origin.amin(0).clamp(max=0), self.origin.amax(0) + torch.tensor([high, wide])
+        beyond = (last - torch.tensor(self.shape[1:])).clamp(min=0)
+        padded = F.pad(maps, (-int(first[1]), int(beyond[1]), -int(first[0]), int(beyond[0])))
+        windows = padded.unfold(1, high, 1).unfold(2, wide, 1).permute(1, 2, 0, 3, 4)
+        return windows[tuple((self.origin - first).T)]
 
     def scaled(self, values: Tensor) -> Patches:
         """Other coefficients at the same places."""
@@ -57,8 +61,8 @@ class Patches:
 
     @property
     def small(self) -> bool:
-        """Whether there are fewer coefficients than places."""
-        return self.values.shape[2] * self.values.shape[3] < self.shape[1] * self.shape[2]
+        """Whether there are so few coefficients that leaving the others out is worth it: for at most half of the places."""
+        return 2 * self.values.shape[2] * self.values.shape[3] <= self.shape[1] * self.shape[2]
 
     def sum_with(self, maps: Tensor, absolute: bool = False) -> Tensor:
         """The sum (rows,) of the coefficients, or of their sizes, times the numbers of a map (channels, height, width)."""
@@ -66,6 +70,23 @@ class Patches:
             return self.values.new_zeros(len(self.values))
         values = self.values.abs() if absolute else self.values
         return (values * self.at(maps)).flatten(1).sum(1)
+
+    def plus(self, other: Patches) -> Patches:
+        """The sum with those of the same rows and the same map that came another way, within one window."""
+        first = torch.minimum(self.origin, other.origin)
+        shifts = [one.origin - first for one in (self, other)]
+        if any(bool((shift != shift[:1]).any()) for shift in shifts):  # the ways move windows by different strides
+            return Patches(self.dense() + other.dense(), torch.zeros_like(first), self.shape)
+        corners = [shift[0].tolist() if len(shift) else [0, 0] for shift in shifts]
+        ends = [
+            (down + one.values.shape[2], across + one.values.shape[3])
+            for (down, across), one in zip(corners, (self, other), strict=True)
+        ]
+        high, wide = (max(end) for end in zip(*ends, strict=True))
+        total = self.values.new_zeros((*self.values.shape[:2], high, wide))
+        for one, (down, across), (below, right) in zip((self, other), corners, ends, strict=True):
+            total[:, :, down:below, across:right] += one.values
+        return Patches(total, first, self.shape)
 
     def total(self, bias: Tensor) -> Tensor:
         """The sum (rows,) of the coefficients times a number for each channel. Those outside must be 0."""
@@ -120,6 +141,14 @@ class Columns:
             return self.values.new_zeros(len(self.values))
         return (self.values.abs() if absolute else self.values) @ under
 
+    def plus(self, other: Columns) -> Columns:
+        """The sum with those of the same rows and the same vector that came another way."""
+        index = torch.cat([self.index, other.index]).unique()
+        total = self.values.new_zeros((len(self.values), len(index)))
+        for one in (self, other):
+            total.index_add_(1, torch.searchsorted(index, one.index), one.values)
+        return Columns(total, index, self.shape)
+
     def through(self, places: Tensor, part: Tensor, shape: torch.Size) -> Columns:
         """Coefficients of what a matrix was multiplied with, a vector of that shape, at some places.
 
@@ -130,4 +159,4 @@ class Columns:
     def dense(self) -> Tensor:
         """The same, written down for every place: (rows, length)."""
         whole = self.values.new_zeros((len(self.values), self.shape.numel()))
-        return whole.index_copy_(1, self.index, self.values)
+        return whole.index_add_(1, self.index, self.values)  # one that is chosen twice stands there twice

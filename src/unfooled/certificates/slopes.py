@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .bounds import Bounds
-from .linear import Slopes, least_logits, lines_of
+from .bounds import Bounds, lines_of
+from .linear import Slopes, least_logits
 from .operations import Elementwise
 
 MEMORY = 1 << 31  # bytes at a time

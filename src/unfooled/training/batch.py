@@ -55,9 +55,8 @@ class Batch:
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
     def boxed(self, boxes: Boxes) -> Boxes:
-        """What the model makes of boxes in train mode: boxes of logits (B, C). Never in bfloat16, which is too coarse."""
-        with torch.autocast(self.images.device.type, enabled=False):
-            seen = self.model(replace(boxes, bent=[]))  # type: ignore[arg-type]  # a pass of its own
+        """What the model makes of boxes in train mode: boxes of logits (B, C)."""
+        seen = self.model(replace(boxes, bent=[]))  # type: ignore[arg-type]  # a pass of its own
         if not isinstance(seen, Boxes) or seen.value.ndim != 2:
             raise ModelError("Certified training needs a model that gives logits (N, classes) by operations of torch.")
         return seen

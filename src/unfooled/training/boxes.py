@@ -2,7 +2,8 @@
 
 Gowal et al. 2018, arXiv:1810.12715, section 3. `Boxes` stands in for a batch of images: a model that is called with it calls
 the operations of torch as ever, and each of them finds here how it treats a box. This is for training: float32, no account
-of rounding, so it proves nothing; `certify` does.
+of rounding, so it proves nothing; `certify` does. Under autocast the products of layers alone are in bfloat16: what they
+give is float32 again at once, as centres and radii kept in bfloat16 are too coarse.
 """
 
 from __future__ import annotations
@@ -83,9 +84,9 @@ class Boxes:
         else:
             before, weight, bias = self.last
             rows = weight[label][:, None] - weight
-            least = torch.einsum("ncd,nd->nc", rows, before.centre) - torch.einsum(
-                "ncd,nd->nc", rows.abs(), before.radius
-            )
+            with torch.autocast(rows.device.type, enabled=False):  # margins are small differences of large sums
+                centre = torch.einsum("ncd,nd->nc", rows, before.centre)
+                least = centre - torch.einsum("ncd,nd->nc", rows.abs(), before.radius)
             if bias is not None:
                 least = least + bias[label][:, None] - bias
         return least.scatter(1, label[:, None], 0.0)
@@ -177,18 +178,18 @@ def _rule(name: str) -> Rule:
 @rule("linear")
 def _linear(input: Boxes, weight: Tensor, bias: Tensor | None = None) -> Boxes:
     def function(x: Tensor) -> Tensor:
-        return F.linear(x, weight, bias)
+        return F.linear(x, weight, bias).to(x.dtype)
 
-    radius, made = F.linear(input.radius, weight.abs()), Made((input,), function)
+    radius, made = F.linear(input.radius, weight.abs()).to(input.radius.dtype), Made((input,), function)
     return Boxes(function(input.value), function(input.centre), radius, input.bent, (input, weight, bias), made)
 
 
 def _convolution(function: Callable[..., Tensor]) -> Rule:
     def through(input: Boxes, weight: Tensor, bias: Tensor | None = None, *more: Any, **named: Any) -> Boxes:
         def whole(x: Tensor) -> Tensor:
-            return function(x, weight, bias, *more, **named)
+            return function(x, weight, bias, *more, **named).to(x.dtype)
 
-        radius = function(input.radius, weight.abs(), None, *more, **named)
+        radius = function(input.radius, weight.abs(), None, *more, **named).to(input.radius.dtype)
         return input.next(whole(input.value), whole(input.centre), radius, Made((input,), whole))
 
     return through
