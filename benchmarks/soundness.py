@@ -206,13 +206,27 @@ def chunk(work: tuple[str, int, int, tuple[str, ...]]) -> dict:
     return {"kind": kind, "first": first, "end": end, "methods": methods, "code": code(), **told}
 
 
-FILES = "bounds curves graph linear lowering methods operations parallel patches reach slopes"
+FILES = (
+    "bounds",
+    "curves",
+    "graph",
+    "linear",
+    "local",
+    "lowering/*",
+    "methods",
+    "operations",
+    "parallel",
+    "patches",
+    "reach",
+    "slopes",
+)
 
 
 @functools.cache
 def code() -> str:
     """A hash of all that decides the answers, as it was when this process began."""
-    files = [ROOT / "src" / "unfooled" / "certificates" / f"{name}.py" for name in FILES.split()]
+    folder = ROOT / "src" / "unfooled" / "certificates"
+    files = [file for name in FILES for file in sorted(folder.glob(f"{name}.py"))]
     files += [ROOT / "src" / "unfooled" / "norms.py", ROOT / "src" / "unfooled" / "threats.py", Path(__file__)]
     files += [ROOT / "tests" / f"{name}.py" for name in ("milp", "random_networks", "unsound")]
     sources = [file.read_text(encoding="utf-8") for file in files] + [inspect.getsource(proof.Problem)]
