@@ -47,6 +47,20 @@ def test_a_linear_model_is_decided_on_every_image(tmp_path):
     assert found.settings["certificates"] == "ibp, crown, alpha-crown"
 
 
+def test_no_more_images_are_proved_at_a_time_than_were_asked_for(tmp_path, monkeypatch):
+    sizes = []
+
+    class Counted(Problem):
+        def __init__(self, victim, images, threat, called):
+            sizes.append(len(images))
+            super().__init__(victim, images, threat, called)
+
+    monkeypatch.setattr("unfooled.certificates.proof.Problem", Counted)
+    images, labels, _ = brightness(20)
+    uf.evaluate(linear(), (images, labels), uf.Linf(EPS), "quick", "ibp", batch_size=8, out=tmp_path / "run")
+    assert max(sizes) == 8
+
+
 def test_what_is_proved_is_not_attacked_but_for_a_sample(tmp_path, monkeypatch):
     monkeypatch.setattr(proving, "SAMPLE", 5)
     images, labels, reach = brightness()

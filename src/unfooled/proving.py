@@ -95,7 +95,8 @@ def prove(board: Board) -> dict[str, Any] | None:
     proved = [0] * len(methods)
     if len(rows):
         try:
-            found = certify(board.q.model, (board.x[rows], board.y[rows]), board.q.threat, methods)
+            of = board.x[rows], board.y[rows]
+            found = certify(board.q.model, of, board.q.threat, methods, batch_size=board.q.batch_size)
         except ModelError as error:  # it answers otherwise here than on the image that the methods were tried on
             board.notes.append(f"Nothing was proved of some examples. {error}")
         else:
@@ -140,7 +141,8 @@ def radii(board: Board, smallest: Sequence[float]) -> list[list[float]]:
     not_ = torch.where(proved, len(LEVELS), torch.where(right, LEVELS.index(1.0), 0))
 
     def proves(rows: Tensor, eps: float) -> Tensor:
-        return certify(q.model, (board.x[rows], board.y[rows]), q.threat.within(eps), methods).certified
+        of = board.x[rows], board.y[rows]
+        return certify(q.model, of, q.threat.within(eps), methods, batch_size=q.batch_size).certified
 
     try:
         certified = largest(proves, [q.threat.eps * level for level in LEVELS], held, not_)
