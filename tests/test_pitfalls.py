@@ -138,7 +138,10 @@ def test_access_of_each_attack_is_declared():
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name == "thorough")) for name in sorted(protocols.PROTOCOLS)],
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("fast", "thorough")))
+        for name in sorted(protocols.PROTOCOLS)
+    ],
 )
 @pytest.mark.parametrize(("shape", "classes"), [((8,), 2), ((2, 7), 3), ((1, 4, 4), 5)])
 def test_protocols_run_on_any_shape_and_number_of_classes(name, shape, classes):

@@ -69,7 +69,7 @@ def test_what_there_is_not_is_said():
 
 
 def test_an_evaluation_says_what_became_of_every_example():
-    p = problem((2, 3, 3), dtype=F64, count=40)
+    p = problem((2, 3, 3), dtype=F64, count=20)
     threat = p.threat(Linf, 1.0)
     seen = []
     found = uf.evaluate(p.model, (p.x, p.y), threat, "fast", seed=3, progress=seen.append)
@@ -80,13 +80,13 @@ def test_an_evaluation_says_what_became_of_every_example():
         (found.clean_accuracy, int(correct.sum())),
         (found.robust_accuracy.attacked, sum(e.fooled_by is None and bool(correct[e.index]) for e in found.examples)),
     ):
-        interval = binomtest(count, 40).proportion_ci(0.95, "exact")
-        assert estimate.n == 40
-        assert estimate.value == count / 40
+        interval = binomtest(count, 20).proportion_ci(0.95, "exact")
+        assert estimate.n == 20
+        assert estimate.value == count / 20
         assert (estimate.low, estimate.high) == pytest.approx((interval.low, interval.high), abs=1e-9)
         assert estimate.method == "Clopper-Pearson 95 %"
     assert found.robust_accuracy.certified is None
-    assert [e.index for e in found.examples] == list(range(40))
+    assert [e.index for e in found.examples] == list(range(20))
     names = {attack.attack for attack in found.attacks}
     for e in found.examples:
         assert e.label == int(p.y[e.index])

@@ -80,7 +80,6 @@ def seen_through(name):
 
 QUICK = (
     "rounded-input-module",
-    "zeroing-hook",
     "hard-labels",
 )
 

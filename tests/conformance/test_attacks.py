@@ -27,12 +27,25 @@ def norms(kind):
 
 
 BY_NORM = [(kind, norm) for kind in ATTACKS.values() for norm in norms(kind)]
+DEAR = ("HopSkipJump-Linf", "Square-L2")  # with their own options: what they find is tested in the other norms, too
 
 
-@pytest.mark.parametrize("check", checks.PER_NORM, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("check", [c for c in checks.PER_NORM if c is not checks.effective], ids=lambda c: c.__name__)
 @pytest.mark.parametrize(("kind", "norm"), BY_NORM, ids=lambda t: t.__name__)
 def test_every_norm(check, kind, norm):
-    check(kind() if check is checks.effective else shortened(kind), norm)
+    check(shortened(kind), norm)
+
+
+@pytest.mark.parametrize(
+    ("kind", "norm"),
+    [
+        pytest.param(kind, norm, marks=[pytest.mark.slow] * (f"{kind.__name__}-{norm.__name__}" in DEAR))
+        for kind, norm in BY_NORM
+    ],
+    ids=lambda t: t.__name__,
+)
+def test_every_norm_is_effective(kind, norm):
+    checks.effective(kind(), norm)
 
 
 @pytest.mark.parametrize("check", checks.PER_ATTACK, ids=lambda c: c.__name__)
